@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 from scipy.stats import rankdata
 
+from addp_mm.alignment.intervals import statistic_with_interval
+
 _RESAMPLES = 500
 _HOPELESS = 0.05  # part of a share of right continuations
 
@@ -133,7 +135,15 @@ def spearman(one: np.ndarray, other: np.ndarray) -> float:
     return float(np.corrcoef(rankdata(one), rankdata(other))[0, 1])
 
 
-def with_interval(statistic: Statistic, answers: Sequence[ExaminedAnswer], seed: int = 0) -> dict[str, float]:
+def difference(one: Statistic, other: Statistic) -> Statistic:
+    """One statistic minus another one of the same answers.
+
+    Its interval is that of a paired comparison: both statistics have the same resamples.
+    """
+    return lambda answers: one(answers) - other(answers)
+
+
+def with_interval(statistic: Statistic, answers: Sequence[ExaminedAnswer], seed: int = 0) -> dict[str, Any]:
     """A statistic and its 95 % confidence interval by the bootstrap over answers.
 
     Args:
@@ -142,10 +152,10 @@ def with_interval(statistic: Statistic, answers: Sequence[ExaminedAnswer], seed:
         seed: Of the bootstrap. Defaults to 0.
 
     Returns:
-        ``value``, ``low`` and ``high``.
+        ``value``, ``low`` and ``high``; the last two are None for one answer, and NaN if the
+        statistic of a resample is.
     """
-    generator = np.random.default_rng(seed)
-    drawn = generator.integers(len(answers), size=(_RESAMPLES, len(answers)))
-    values = [statistic([answers[index] for index in rows]) for rows in drawn]
-    low, high = np.percentile(values, [2.5, 97.5])  # NaN if one of them is
-    return dict(value=statistic(answers), low=float(low), high=float(high))
+    found = statistic_with_interval(
+        lambda rows: statistic([answers[row] for row in rows]), len(answers), _RESAMPLES, seed
+    )
+    return asdict(found)

@@ -7,12 +7,21 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from agreement import ExaminedAnswer, half_correlation, rank_correlation, share_found, with_interval
+from agreement import (
+    ExaminedAnswer,
+    Statistic,
+    difference,
+    half_correlation,
+    rank_correlation,
+    share_found,
+    with_interval,
+)
 from experiment import SUSPICION
 
 from addp_mm.report.markdown import markdown_table
 
 _KINDS = ('greedy', 'sampled')
+_CONTRAST, _BASE = 'contrast', 'base'
 
 
 def answers_of(results: Sequence[Mapping[str, Any]]) -> list[ExaminedAnswer]:
@@ -30,30 +39,39 @@ def summary(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         ``accuracy``: for each method the mean and the standard deviation over the seeds, greedy and
         sampled, and of the gain over the base model of the same seed. ``agreement``: for each
         number of tokens its rank correlations and shares, see :mod:`agreement`, with intervals.
-        ``halves``: the rank correlations of the two halves of the rollouts. ``mean_weight``: mean
-        of 1 − s over the tokens of the examined answers.
+        ``contrast_minus_base``: the differences of the same between the contrastive scores and the
+        base model's probability, with intervals of pairs. ``halves``: the rank correlations of the
+        two halves of the rollouts. ``mean_weight``: mean of 1 − s over the tokens of the examined
+        answers.
     """
     answers = answers_of(results)
-    statistics = {
-        name: dict(
-            drops=rank_correlation(name),
-            falls=rank_correlation(name, falls_only=True),
-            in_top_third=share_found(name),
-            is_top=share_found(name, None),
-            hopeless_in_top_third=share_found(name, hopeless=True),
-        )
-        for name in SUSPICION
-    }
+    statistics = {name: _statistics(name) for name in SUSPICION}
+
+    def with_intervals(own: Mapping[str, Statistic]) -> dict[str, dict[str, Any]]:
+        return {key: with_interval(one, answers) for key, one in own.items()}
+
+    base = statistics[_BASE]
+    differences = {key: difference(one, base[key]) for key, one in statistics[_CONTRAST].items()}
     return dict(
         accuracy={name: _accuracy(results, name) for name in results[0]['accuracy']},
-        agreement={
-            name: {key: with_interval(one, answers) for key, one in own.items()} for name, own in statistics.items()
-        },
+        agreement={name: with_intervals(own) for name, own in statistics.items()},
+        contrast_minus_base=with_intervals(differences),
         halves=dict(
             drops=with_interval(half_correlation(), answers),
             falls=with_interval(half_correlation(falls_only=True), answers),
         ),
-        mean_weight=float(np.mean(np.concatenate([answer.numbers['contrast'] for answer in answers]))),
+        mean_weight=float(np.mean(np.concatenate([answer.numbers[_CONTRAST] for answer in answers]))),
+    )
+
+
+def _statistics(name: str) -> dict[str, Statistic]:
+    """What is asked of a number of tokens."""
+    return dict(
+        drops=rank_correlation(name),
+        falls=rank_correlation(name, falls_only=True),
+        in_top_third=share_found(name),
+        is_top=share_found(name, None),
+        hopeless_in_top_third=share_found(name, hopeless=True),
     )
 
 
@@ -89,7 +107,7 @@ def agreement_table(found: Mapping[str, Any]) -> str:
     """Agreement with the rollouts, as a table in Markdown."""
     header = ['suspected by', 'drops', 'falls', 'in the top third', 'is the top one', 'hopeless one in the top third']
     rows = []
-    for name, own in found['agreement'].items():
+    for name, own in (found['agreement'] | {'contrast − base': found['contrast_minus_base']}).items():
         correlations = [_interval(own[key], '.2f') for key in ('drops', 'falls')]
         shares = [_interval(own[key], '.0%') for key in ('in_top_third', 'is_top', 'hopeless_in_top_third')]
         rows.append([name, *correlations, *shares])
@@ -110,5 +128,6 @@ def learning_rate_table(results: Sequence[Mapping[str, Any]]) -> str:
     return markdown_table(['method', *lrs, 'chosen'], rows, numbers=True)
 
 
-def _interval(found: Mapping[str, float], form: str) -> str:
-    return f'{found["value"]:{form}} ({found["low"]:{form}} to {found["high"]:{form}})'
+def _interval(found: Mapping[str, Any], form: str) -> str:
+    value, low, high = (None if found[key] is None else f'{found[key]:{form}}' for key in ('value', 'low', 'high'))
+    return f'{value}' if low is None else f'{value} ({low} to {high})'

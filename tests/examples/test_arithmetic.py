@@ -7,7 +7,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from agreement import ExaminedAnswer, half_correlation, rank_correlation, share_found, spearman, with_interval
+from agreement import (
+    ExaminedAnswer,
+    difference,
+    half_correlation,
+    rank_correlation,
+    share_found,
+    spearman,
+    with_interval,
+)
 from answers import answer_log_probs, continue_answers, noise_for
 from causal_transformer import CausalTransformer
 from methods import METHODS, shuffled_scores
@@ -240,6 +248,22 @@ def test_agreement_with_rollouts():
     assert 0.3 < found['low'] < 0.45 < 0.55 < found['high'] < 0.7
 
 
+def test_a_difference_has_the_interval_of_pairs():
+    shares = [1.0, 0.9, 0.0, 0.0]
+    found = {True: [0.5, 0.9, 0.1], False: [0.5, 0.1, 0.9]}
+    # the first one finds each token that the second one finds, and a quarter more
+    answers = [
+        ExaminedAnswer('', 'xxx', shares, (shares, shares), dict(one=found[one], other=found[other]))
+        for one, other in [(True, True), (True, True), (True, False), (False, False)] * 10
+    ]
+    paired = with_interval(difference(share_found('one'), share_found('other')), answers)
+    assert paired['value'] == 0.25
+    assert 0.1 < paired['low'] < 0.17 < 0.33 < paired['high'] < 0.4  # 0.25 ± 1.96 · 0.0685
+    swapped = with_interval(difference(share_found('other'), share_found('one')), answers)
+    assert (swapped['value'], swapped['low']) == (-0.25, -paired['high'])
+    assert with_interval(difference(share_found('one'), share_found('one')), answers)['high'] == 0
+
+
 def test_training_changes_a_copy_and_prefers_the_chosen_side(model):
     terms = TASK.questions(8, seeded())
     chosen = TASK.written(terms, seeded(1))
@@ -280,6 +304,11 @@ def test_a_tiny_run_writes_results_and_figures_and_continues(tmp_path, main, mon
     assert list(results['accuracy']) == ['base', 'positive', 'negative', *METHODS]
     assert len(json.loads(first)['answers']) == TINY.rollout_answers
     assert '| cDPO, sequence |' in (tmp_path / 'tables.md').read_text()
+    assert '| contrast − base |' in (tmp_path / 'tables.md').read_text()
+    differences = results['contrast_minus_base']
+    for key, own in differences.items():
+        values = [results['agreement'][name][key]['value'] for name in ('contrast', 'base')]
+        assert own['value'] == pytest.approx(values[0] - values[1], nan_ok=True)
     for name in ('accuracy.svg', 'answers.svg'):
         assert b'</svg>' in (tmp_path / name).read_bytes()
     (tmp_path / 'seed_1.json').unlink()
