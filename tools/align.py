@@ -51,7 +51,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         action='extend',
         default=[],
         metavar='PART',
-        help='remove samples, selection, positive, negative or a method, and all that depends on it, and run it again',
+        help='remove samples, selection, positive, negative, a method or comparison, and all that depends on it, and '
+        'run it again',
     )
     args = parser.parse_args(argv)
     args.seeds = args.seeds or [0]

@@ -15,9 +15,10 @@ from PIL import Image
 
 from addp_mm.alignment.pairs import SelectionRule
 from addp_mm.alignment.pipeline.clock import WorkClock
+from addp_mm.alignment.pipeline.comparison import check_comparison, measure
 from addp_mm.alignment.pipeline.comparison_section import comparison_pictures, difference_table
 from addp_mm.alignment.pipeline.comparison_table import summary, with_differences
-from addp_mm.alignment.pipeline.plan import method_names, read_plan
+from addp_mm.alignment.pipeline.plan import Comparison, Contents, method_names, read_plan
 from addp_mm.alignment.pipeline.samples import Samples, rewards_of, select_samples, write_contact_sheet
 from addp_mm.alignment.pipeline.seed_parts import SeedParts
 from addp_mm.alignment.rewards import build_reward
@@ -186,8 +187,8 @@ def test_a_removal_that_is_interrupted_leaves_nothing_that_looks_complete(tmp_pa
 
 def test_what_depends_on_the_samples_is_removed_with_them(configs, tmp_path):
     plan = read_plan([str(configs / 'cdpo_tiny.py'), str(configs / 'dpo_tiny.py')])
-    run = SeedParts(plan, 'abc', tmp_path / 'seed_0', seed=0, processes=1)
-    assert run.parts == ['samples', 'selection', 'positive', 'negative', 'cdpo', 'dpo']
+    run = SeedParts(plan, Contents('abc'), tmp_path / 'seed_0', seed=0, processes=1)
+    assert run.parts == ['samples', 'selection', 'positive', 'negative', 'cdpo', 'dpo', 'comparison']
     assert run.depending_on(['negative']) == ['negative', 'cdpo']
     assert run.depending_on(['dpo']) == ['dpo']
     kept = 'comparison/base/images/000000.png'
@@ -195,6 +196,8 @@ def test_what_depends_on_the_samples_is_removed_with_them(configs, tmp_path):
         (run.folder / name).parent.mkdir(parents=True, exist_ok=True)
         (run.folder / name).write_text('{}')
     run.restart(['selection'])
+    assert run.depending_on(['comparison']) == ['comparison']
+    assert run.depending_on(['cdpo', 'comparison']) == ['cdpo', 'comparison']
     left = {str(path.relative_to(run.folder)) for path in run.folder.rglob('*') if path.is_file()}
     assert left == {'samples/complete', kept}  # the base is measured again by the reward of now
     other = run.folder / 'rpo/stage.json'  # a method of another command, on the same samples
@@ -202,17 +205,80 @@ def test_what_depends_on_the_samples_is_removed_with_them(configs, tmp_path):
     other.write_text('{}')
     run.restart(['dpo'])
     assert other.is_file()
+    run.restart(['comparison'])
+    assert not (run.folder / 'comparison').exists()
+    assert other.is_file()
     run.restart(['samples'])
     assert not [path for path in run.folder.rglob('*') if path.is_file()]
 
 
 def test_a_damaged_record_is_left_out_of_a_restart(configs, tmp_path):
-    run = SeedParts(read_plan([str(configs / 'dpo_tiny.py')]), 'abc', tmp_path / 'seed_0', seed=0, processes=1)
+    run = SeedParts(
+        read_plan([str(configs / 'dpo_tiny.py')]), Contents('abc'), tmp_path / 'seed_0', seed=0, processes=1
+    )
     run.stages['dpo'].folder.mkdir(parents=True)
     (run.stages['dpo'].folder / 'stage.json').write_text('{"wanted": ')
     with pytest.raises(StateError, match='damaged .*--restart-from dpo'):
         run.changes()
     assert run.changes(['dpo']) == {}
+
+
+def test_other_weights_of_the_reward_are_a_change_unless_the_record_is_older(configs, tmp_path):
+    plan = read_plan([str(configs / 'dpo_tiny.py')])
+    run, other = (SeedParts(plan, Contents('abc', weights), tmp_path / 'seed_0', 0, 1) for weights in ('one', 'two'))
+    run.folder.mkdir()
+    run.selection_file.write_text('{}')
+    run.rewards_file.write_text(json.dumps(dict(wanted=run._selection_record(), rewards=[])))
+    assert run.changes() == {}
+    assert other.changes() == dict(selection=['the weights of the reward'])
+    assert other.changes(other.depending_on(['selection'])) == {}
+    assert {name: stage.fingerprint for name, stage in run.stages.items()} == {
+        name: stage.fingerprint for name, stage in other.stages.items()
+    }
+    run.rewards_file.write_text(json.dumps(dict(wanted=run._selection_wanted(), rewards=[])))
+    assert other.changes() == {}
+
+
+def write_samples(folder, count=3):
+    """Write images and trajectories as addp generate does."""
+    trajectories = Trajectories(
+        torch.arange(2 * count).view(count, 2),
+        torch.zeros(count, 2).long(),
+        torch.zeros(count, 2),
+        torch.zeros(count).long(),
+    )
+    TrajectoryFiles(folder / 'trajectories').write(0, trajectories, dict(steps=1))
+    (folder / 'images').mkdir()
+    for number in range(count):
+        Image.new('RGB', (16, 16), (80 * number, 0, 0)).save(folder / f'images/{number:06d}.png')
+    return Samples.read(folder)
+
+
+def test_samples_are_measured_again_if_the_files_of_the_comparison_have_changed(tmp_path, capsys):
+    samples, real = write_samples(tmp_path / 'base'), write_samples(tmp_path / 'real', 4).folder / 'images'
+    reward, device = dict(type=lambda images: images.mean((1, 2, 3))), torch.device('cpu')
+    comparison = Comparison(2, dict(x=dict(type='SceneReward')), write_weights(tmp_path / 'vit.pth'), str(real))
+
+    def measured():
+        contents = check_comparison(comparison, device)
+        return measure(samples, reward, comparison, contents, device), contents
+
+    first, contents = measured()
+    assert {*contents} == {'extractor', 'reference'}  # the measure has no weights
+    file = samples.folder / 'measures.json'
+    older = json.loads(file.read_text())
+    assert older.pop('contents') == contents
+    file.write_text(json.dumps(older | dict(diversity=7.0)))  # as an earlier version wrote it
+    assert measured()[0]['diversity'] == 7.0
+    file.write_text(json.dumps(first))
+    write_weights(tmp_path / 'vit.pth', seed=1)
+    capsys.readouterr()
+    second, _ = measured()
+    assert f'{samples.folder} is measured again: extractor changed' in capsys.readouterr().out
+    assert second['diversity'] != first['diversity']
+    (real / '000000.png').unlink()
+    assert measured()[0]['frechet_distance'] != second['frechet_distance']
+    assert 'is measured again: reference changed' in capsys.readouterr().out
 
 
 def test_a_seed_is_locked_and_others_are_not(configs, tmp_path):
@@ -226,7 +292,7 @@ def test_each_seed_has_configs_of_its_own(configs, tmp_path):
     plan = read_plan([str(configs / 'cdpo_tiny.py'), str(configs / 'dpo_tiny.py')])
     for seed in (3, 5):
         folder = tmp_path / f'seed_{seed}'
-        cfgs = SeedParts(plan, 'abc', folder, seed, processes=1).new
+        cfgs = SeedParts(plan, Contents('abc'), folder, seed, processes=1).new
         assert all(cfg.randomness.seed == seed and 'alignment' not in cfg for cfg in cfgs.values())
         datasets = {name: cfg.train_dataloader.dataset for name, cfg in cfgs.items()}
         assert {dataset.trajectories for dataset in datasets.values()} == {str(folder / 'samples/trajectories')}
@@ -281,7 +347,7 @@ def test_mistakes_are_named_before_any_work(configs, tmp_path, options, message)
 
 
 def test_other_mistakes_are_named_too(configs, tmp_path):
-    assert '--restart-from cdpos: choose from samples, selection, positive, negative, cdpo, dpo' in refused(
+    assert '--restart-from cdpos: choose from samples, selection, positive, negative, cdpo, dpo, comparison' in refused(
         configs, tmp_path / 'work', '--restart-from', 'cdpos'
     )
     other = configs / 'other_tiny.py'
@@ -399,10 +465,15 @@ def test_each_number_has_a_chart_and_one_seed_has_no_error_bars():
 
     names = {'reward', 'better_than_base', 'frechet_distance'}
     names |= {f'{name}_difference' for name in names} | {'reward_and_frechet_distance'}
-    for seeds, bars in (([seed(1.0, 3.0)], False), ([seed(1.0, 3.0), seed(2.0, 5.0)], True)):
-        pictures = comparison_pictures(summary(dict(base=seeds, tuned=seeds[::-1])))
-        assert {*pictures} == names
-        assert (b'LineCollection' in pictures['reward'].content) is bars  # an error bar
+    one = comparison_pictures(summary(dict(base=[seed(1.0, 3.0)], tuned=[seed(2.0, 5.0)])))
+    assert {*one} == names
+    seeds = [seed(1.0, 3.0), seed(2.0, 5.0)]
+    table = summary(dict(base=seeds, tuned=seeds[::-1]))
+    two = comparison_pictures({name: dict(reward=row['reward']) for name, row in table.items()})
+    assert {*two} == {'reward', 'reward_difference'}
+    error_bar = b'LineCollection'
+    assert error_bar in two['reward'].content
+    assert error_bar not in one['reward'].content
     other = dict(base=[seed(1.0, None), seed(2.0, 5.0)], tuned=[seed(1.0, 4.0)] * 2)
     assert 'frechet_distance' not in summary(other)['tuned']
 

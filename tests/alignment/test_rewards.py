@@ -1,6 +1,8 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Rewards from configs, the user's functions, and results that are no rewards."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -41,6 +43,23 @@ def test_a_function_of_the_user_alone_and_by_its_registered_name():
 def test_labels_are_given_to_functions_that_take_them():
     labels = torch.tensor([3, 1, 4, 1])
     assert build_reward(lambda images, labels: labels + len(images))(images(), labels).tolist() == [7, 5, 8, 5]
+
+
+def test_the_fingerprint_is_that_of_the_weights():
+    class Judge:
+        def __init__(self, metric):
+            self.scale, self.metric = 2.0, metric
+
+        def __call__(self, images):
+            return images.mean((1, 2, 3))
+
+    layers = [torch.nn.Linear(2, 1) for _ in range(2)]
+    inside = [build_reward(Judge(SimpleNamespace(network=layer))).fingerprint() for layer in layers]
+    assert [build_reward(Judge(layer)).fingerprint() for layer in layers] == inside
+    assert inside[0] != inside[1]
+    assert build_reward(dict(type=brightness, scale=2.0)).fingerprint() is None
+    both = SimpleNamespace(one=layers[0], other=layers[1])
+    assert build_reward(Judge(both)).fingerprint() not in (None, *inside)
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from addp_mm.alignment.pipeline.plan import Comparison
 from addp_mm.alignment.pipeline.samples import Samples, read_if_made_from, rewards_of
 from addp_mm.alignment.rewards import build_reward
 from addp_mm.checkpoints.atomic_write import write_json
+from addp_mm.checkpoints.file_fingerprint import file_fingerprint
 from addp_mm.errors import ConfigError
 from addp_mm.evaluation import Reference, build_extractor
 from addp_mm.evaluation.compare_images import compute_scores
@@ -26,33 +27,46 @@ from addp_mm.evaluation.feature_cache import default_cache_dir, finite
 REWARD, DISTANCE, DIVERSITY = 'reward', 'frechet_distance', 'diversity'
 
 
-def check_comparison(comparison: Comparison, device: torch.device) -> None:
+def check_comparison(comparison: Comparison, device: torch.device) -> dict[str, str]:
     """Build what the comparison needs, to find errors before the work.
+
+    Returns:
+        Fingerprints of the weights of measures and extractor, and of the reference, by their keys.
 
     Raises:
         UserError: A reward, the extractor or the reference is wrong or missing.
     """
-    for name, cfg in comparison.measures.items():
-        build_reward(cfg, _key(name), device)
+    rewards = {name: build_reward(cfg, _key(name), device) for name, cfg in comparison.measures.items()}
+    found = {f'measures.{name}': reward.fingerprint() for name, reward in rewards.items()}
     extractor = build_extractor(_plain(comparison.extractor))
+    found['extractor'] = extractor.fingerprint
     if comparison.reference is not None:
-        if not Path(comparison.reference).exists():
+        path = Path(comparison.reference)
+        if not path.exists():
             raise ConfigError(
                 f'alignment.comparison.reference {comparison.reference} does not exist: give a folder of real images, '
                 'or leave the Fréchet distance out: --cfg-options alignment.comparison.reference=None'
             )
-        Reference(comparison.reference, extractor)
+        images = Reference(path, extractor).images
+        found['reference'] = images.fingerprint() if path.is_dir() and images else file_fingerprint(path)
+    return {key: fingerprint for key, fingerprint in found.items() if fingerprint}
 
 
 def measure(
-    samples: Samples, reward: Mapping[str, Any], comparison: Comparison, device: torch.device
+    samples: Samples,
+    reward: Mapping[str, Any],
+    comparison: Comparison,
+    contents: Mapping[str, str],
+    device: torch.device,
 ) -> dict[str, Any]:
-    """Measure samples, unless this was done before.
+    """Measure samples, unless this was done before with the same contents.
 
     Args:
         samples: The samples.
         reward: Config of the reward.
         comparison: What is measured.
+        contents: Fingerprints of the files that are used, by their keys. Files of earlier versions
+            do not have them, and count as made with these.
         device: Device of the rewards and of the feature extractor.
 
     Returns:
@@ -65,7 +79,11 @@ def measure(
     content = json.dumps([samples.settings, samples.numbers, reward, vars(comparison)], sort_keys=True, default=str)
     key = hashlib.sha256(content.encode()).hexdigest()
     if found := read_if_made_from(path, key):
-        return found
+        before = found.get('contents', contents)
+        if before == contents:
+            return found
+        changed = sorted(part for part in {*before, *contents} if before.get(part) != contents.get(part))
+        print(f'{samples.folder} is measured again: {", ".join(changed)} changed')
     rewards = {
         title: rewards_of(build_reward(cfg, _key(title), device), samples, f'{name}: {title}')
         for title, cfg in {REWARD: reward, **comparison.measures}.items()
@@ -80,7 +98,7 @@ def measure(
         distance = next(iter(compute_scores(['fid'], extractor, vectors, None, reference).values()))
     diversity = mean_pairwise_distance(vectors, questions_of(samples.trajectories))
     known = None if math.isnan(diversity) else diversity
-    found = {'made_from': key, 'rewards': rewards, DISTANCE: distance, DIVERSITY: known}
+    found = {'made_from': key, 'contents': dict(contents), 'rewards': rewards, DISTANCE: distance, DIVERSITY: known}
     write_json(path, found)
     return found
 

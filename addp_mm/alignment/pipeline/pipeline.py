@@ -22,7 +22,7 @@ from addp_mm.alignment.pipeline.comparison import check_comparison
 from addp_mm.alignment.pipeline.comparison_section import difference_table, summary_table
 from addp_mm.alignment.pipeline.comparison_table import summary
 from addp_mm.alignment.pipeline.page import write_page
-from addp_mm.alignment.pipeline.plan import LIKELIHOOD, SAMPLES, Plan, read_plan
+from addp_mm.alignment.pipeline.plan import LIKELIHOOD, SAMPLES, Contents, Plan, read_plan
 from addp_mm.alignment.pipeline.seed_run import SeedRun
 from addp_mm.alignment.preference_tuning import PreferenceTuning
 from addp_mm.alignment.rewards import build_reward
@@ -67,11 +67,11 @@ class Pipeline:
         MMLogger.get_instance('addp_align', log_level='WARNING')
         plan = read_plan(args.configs, args.cfg_options)
         processes, device = training_processes(args.gpus), choose_device(None)
-        base_weights = check_plan(plan, device)
+        contents = check_plan(plan, device)
         require_writable_folder(args.work_dir, f'--work-dir {args.work_dir}')
 
         def seed_run(seed: int, commands: Commands) -> SeedRun:
-            return SeedRun(plan, base_weights, args.work_dir / f'seed_{seed}', seed, processes, commands, device)
+            return SeedRun(plan, contents, args.work_dir / f'seed_{seed}', seed, processes, commands, device)
 
         with ExitStack() as held:
             folders = [args.work_dir / f'seed_{seed}' for seed in args.seeds]
@@ -117,19 +117,19 @@ class Pipeline:
         print(f'done. Report of seed {", ".join(str(run.seed) for run in runs)}: {path}\nweights: {", ".join(weights)}')
 
 
-def check_plan(plan: Plan, device: torch.device) -> str:
+def check_plan(plan: Plan, device: torch.device) -> Contents:
     """Find errors before the work: in rewards, data of the comparison, generators of the trainings.
 
     Returns:
-        The fingerprint of the base's weights.
+        Fingerprints of what the plan names by paths.
 
     Raises:
         UserError: Something is missing or wrong.
     """
     from addp_mm.apis import load_model
 
-    build_reward(plan.reward, 'alignment.reward', device)
-    check_comparison(plan.comparison, device)
+    reward = build_reward(plan.reward, 'alignment.reward', device).fingerprint()
+    compared = check_comparison(plan.comparison, device)
     model = load_model(plan.base_config, plan.base_checkpoint)
     base = module_fingerprint(model)
     if plan.classes:
@@ -144,7 +144,7 @@ def check_plan(plan: Plan, device: torch.device) -> str:
             _check_training(cfg, kind, base, plan.base_checkpoint)
         except UserError as error:
             raise ConfigError(f'{name}: {error}') from error
-    return base
+    return Contents(base, reward, compared)
 
 
 def _check_training(cfg: Config, kind: type[GeneratorTuning], base: str, checkpoint: str) -> None:

@@ -25,10 +25,10 @@ SECTION = 'alignment'
 POSITIVE, NEGATIVE, BASE = 'positive', 'negative', 'base'
 #: Begins the options of the config that trains the positive and the negative model.
 LIKELIHOOD = 'likelihood'
-SAMPLES, SELECTION = 'samples', 'selection'
+SAMPLES, SELECTION, COMPARISON = 'samples', 'selection', 'comparison'
 #: Samplings with which the models are compared have the seed of the training and this.
 FRESH_SEEDS = 1_000_000
-_RESERVED = (SECTION, LIKELIHOOD, BASE, POSITIVE, NEGATIVE, SAMPLES, SELECTION, 'comparison', 'logs')
+_RESERVED = (SECTION, LIKELIHOOD, BASE, POSITIVE, NEGATIVE, SAMPLES, SELECTION, COMPARISON, 'logs')
 _FLAGS = ('amp', 'constant_temperature', 'invert_mask', 'reconstruction')
 _INPAINTING = ('mask', 'box', 'outpaint', 'invert_mask', 'reconstruction', 'num_samples')
 _COLUMNS = ('reward', 'better_than_base', 'frechet_distance', 'diversity')
@@ -101,6 +101,21 @@ class Plan:
     def has_weights(self) -> bool:
         """Whether a method needs token scores, and so a negative model."""
         return any(map(is_weighted, self.methods.values()))
+
+
+@dataclass(frozen=True)
+class Contents:
+    """Fingerprints of the weights and images that a plan names by their paths.
+
+    Attributes:
+        base: Of the weights of the base.
+        reward: Of the weights of the reward; None if it has none.
+        comparison: Of what the comparison uses, by its key in the section.
+    """
+
+    base: str
+    reward: str | None = None
+    comparison: Mapping[str, str] = field(default_factory=dict)
 
 
 def is_weighted(cfg: Config) -> bool:
@@ -181,7 +196,7 @@ def _common_section(methods: Mapping[str, Config]) -> dict[str, Any]:
 
 
 def _plan(section: dict[str, Any], likelihood: Config, methods: Mapping[str, Config]) -> Plan:
-    known = ('base', 'sampling', 'inpainting', 'reward', SELECTION, LIKELIHOOD, 'contrast', 'comparison')
+    known = ('base', 'sampling', 'inpainting', 'reward', SELECTION, LIKELIHOOD, 'contrast', COMPARISON)
     _refuse_unknown(section, known, SECTION)
     base = _part(section, 'base', ('config', 'checkpoint'))
     sampling = dict(_require_dict(_needed(section, 'sampling'), f'{SECTION}.sampling'))
@@ -192,7 +207,7 @@ def _plan(section: dict[str, Any], likelihood: Config, methods: Mapping[str, Con
     if isinstance(contrast, bool) or not isinstance(contrast, (int, float)) or not 0 <= contrast < math.inf:
         raise ConfigError(f'{SECTION}.contrast must be a finite number of at least 0, got {contrast!r}')
     rule = _part(section, SELECTION, [option.name for option in fields(SelectionRule)], needed=False)
-    comparison = _part(section, 'comparison', [option.name for option in fields(Comparison)], needed=False)
+    comparison = _part(section, COMPARISON, [option.name for option in fields(Comparison)], needed=False)
     try:
         selection_rule = SelectionRule(**rule)
     except (ConfigError, TypeError) as error:

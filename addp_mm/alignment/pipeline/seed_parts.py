@@ -12,13 +12,26 @@ from typing import Any
 
 from mmengine.config import Config
 
-from addp_mm.alignment.pipeline.plan import BASE, NEGATIVE, POSITIVE, SAMPLES, SECTION, SELECTION, Plan, is_weighted
+from addp_mm.alignment.pipeline.plan import (
+    BASE,
+    COMPARISON,
+    NEGATIVE,
+    POSITIVE,
+    SAMPLES,
+    SECTION,
+    SELECTION,
+    Contents,
+    Plan,
+    is_weighted,
+)
 from addp_mm.alignment.pipeline.samples import read_if
 from addp_mm.stages.remove_folder import remove_folder
 from addp_mm.stages.stage import RECORD, Stage, comparable, differences
 
 #: The work of a training step: forward and backward pass, and the frozen generator.
 _PASSES = 4
+#: Where the record of the rewards has the fingerprint of the weights.
+_REWARD_WEIGHTS = 'reward_weights'
 _SIDES = dict(LikelihoodTuning=1, PreferenceTuning=2)
 
 
@@ -27,14 +40,14 @@ class SeedParts:
 
     Args:
         plan: What to do.
-        base_weights: Fingerprint of the base's weights.
+        contents: Fingerprints of what the plan names by paths.
         folder: Folder of the seed, absolute.
         seed: Of the sampling and of the trainings.
         processes: Processes, one on each GPU.
     """
 
-    def __init__(self, plan: Plan, base_weights: str, folder: Path, seed: int, processes: int) -> None:
-        self.plan, self.base_weights, self.folder, self.seed = plan, base_weights, folder, seed
+    def __init__(self, plan: Plan, contents: Contents, folder: Path, seed: int, processes: int) -> None:
+        self.plan, self.contents, self.folder, self.seed = plan, contents, folder, seed
         self.processes = processes
         self.samples_folder, self.samples_record = folder / SAMPLES, folder / 'samples.json'
         self.rewards_file, self.selection_file = folder / 'rewards.json', folder / 'selection.json'
@@ -59,13 +72,20 @@ class SeedParts:
         if '--batch-size' in sampling:
             at = sampling.index('--batch-size')
             del sampling[at : at + 2]
-        base = dict(config=plan.base_config, weights=self.base_weights)
+        base = dict(config=plan.base_config, weights=self.contents.base)
         wanted = dict(folder=str(self.folder), base=base, sampling=' '.join(sampling), inpainting=plan.inpainting)
         return comparable(wanted)
 
     def _selection_wanted(self) -> dict[str, Any]:
         plan = self.plan
         return comparable(dict(num_images=plan.num_images, reward=plan.reward, selection=asdict(plan.rule)))
+
+    def _selection_record(self) -> dict[str, Any]:
+        """What determines the selection, with the contents of files.
+
+        Stages depend on the options only. They are removed with the selection that changes.
+        """
+        return self._selection_wanted() | {_REWARD_WEIGHTS: self.contents.reward}
 
     def _add_stage(self, name: str, cfg: Config, depends_on: Sequence[str]) -> str:
         """Add a stage; returns its fingerprint."""
@@ -93,7 +113,7 @@ class SeedParts:
     @property
     def parts(self) -> list[str]:
         """What can be restarted, in order."""
-        return [SAMPLES, SELECTION, *self.stages]
+        return [SAMPLES, SELECTION, *self.stages, COMPARISON]
 
     def contenders(self) -> list[str]:
         """Names of the models that are compared."""
@@ -104,10 +124,10 @@ class SeedParts:
         if SAMPLES in names:
             return self.parts
         if SELECTION in names:
-            return [SELECTION, *self.stages]
+            return [SELECTION, *self.stages, *[COMPARISON] * (COMPARISON in names)]
         again = {POSITIVE, NEGATIVE} & {*names}
         weighted = {method for method, cfg in self.plan.methods.items() if again and is_weighted(cfg)}
-        return [name for name in self.stages if name in names or name in weighted]
+        return [name for name in (*self.stages, COMPARISON) if name in names or name in weighted]
 
     def changes(self, removed: Collection[str] = ()) -> dict[str, list[str]]:
         """How the options differ from those of the parts that were started, by part.
@@ -120,10 +140,17 @@ class SeedParts:
         if SAMPLES not in removed and has_samples and (before := read_if(self.samples_record)):
             found[SAMPLES] = list(differences(before, self._samples_wanted()))
         if SELECTION not in removed and self.selection_file.is_file() and (before := read_if(self.rewards_file)):
-            found[SELECTION] = list(differences(before['wanted'], self._selection_wanted()))
+            found[SELECTION] = self._selection_changes(before['wanted'])
         started = (name for name, stage in self.stages.items() if stage.is_prepared and name not in removed)
         found.update((name, self.stages[name].changes()) for name in started)
         return {name: changed for name, changed in found.items() if changed}
+
+    def _selection_changes(self, before: dict[str, Any]) -> list[str]:
+        wanted = dict(before)
+        # a record of an earlier version does not say which weights it was made with
+        weights = wanted.pop(_REWARD_WEIGHTS, self.contents.reward)
+        found = list(differences(wanted, self._selection_wanted()))
+        return found + ['the weights of the reward'] * (weights != self.contents.reward)
 
     def restart(self, names: Collection[str]) -> None:
         """Remove parts, and all that depends on them."""
@@ -137,12 +164,13 @@ class SeedParts:
                 self._unlink(self.selection_file, self.rewards_file)
                 self._unlink(*self.folder.glob('comparison/*/measures.json'))
             elif part == SAMPLES:
-                remove_folder(self.folder / 'comparison' / BASE)
                 remove_folder(self.samples_folder)
                 self._unlink(self.samples_record)
+            elif part == COMPARISON:
+                remove_folder(self.folder / COMPARISON)
             else:
                 self._unlink(*[self.about_scores] * (part in (POSITIVE, NEGATIVE)))
-                remove_folder(self.folder / 'comparison' / part)
+                remove_folder(self.folder / COMPARISON / part)
                 remove_folder(self.folder / part)
 
     @staticmethod
@@ -152,7 +180,7 @@ class SeedParts:
 
     def work(self) -> dict[str, float]:
         """Work of each stage that is left, in passes of an image through the generator."""
-        plan, folder = self.plan, self.folder / 'comparison'
+        plan, folder = self.plan, self.folder / COMPARISON
         has_samples = (self.samples_folder / 'complete').is_file()
         work = {SAMPLES: 0.0 if has_samples else float(plan.num_images * plan.steps)}
         for name, stage in self.stages.items():
@@ -162,7 +190,7 @@ class SeedParts:
             work[name] = 0.0 if stage.done() else float(passes)
         for name in self.contenders():
             done = (folder / name / 'measures.json').is_file()
-            work[f'comparison/{name}'] = 0.0 if done else float(plan.comparison.num_images * plan.steps)
+            work[f'{COMPARISON}/{name}'] = 0.0 if done else float(plan.comparison.num_images * plan.steps)
         return {self.key(name): value for name, value in work.items()}
 
     def key(self, part: str) -> str:
@@ -171,7 +199,7 @@ class SeedParts:
 
     def is_complete(self) -> bool:
         """Whether a run with this plan has ended here."""
-        folder, count = self.folder / 'comparison', self.plan.comparison.num_images
+        folder, count = self.folder / COMPARISON, self.plan.comparison.num_images
         for name in self.contenders():
             rewards = (read_if(folder / name / 'measures.json') or {}).get('rewards', {}).get('reward', [])
             if not rewards or self.plan.inpainting is None and len(rewards) != count:

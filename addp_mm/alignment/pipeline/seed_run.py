@@ -13,7 +13,18 @@ from tqdm import tqdm
 from addp_mm.alignment.pairs import Selection, read_selection
 from addp_mm.alignment.pipeline.clock import WorkClock
 from addp_mm.alignment.pipeline.comparison import measure
-from addp_mm.alignment.pipeline.plan import BASE, FRESH_SEEDS, NEGATIVE, POSITIVE, SAMPLES, SECTION, Plan, is_weighted
+from addp_mm.alignment.pipeline.plan import (
+    BASE,
+    COMPARISON,
+    FRESH_SEEDS,
+    NEGATIVE,
+    POSITIVE,
+    SAMPLES,
+    SECTION,
+    Contents,
+    Plan,
+    is_weighted,
+)
 from addp_mm.alignment.pipeline.samples import (
     Samples,
     read_if,
@@ -39,7 +50,7 @@ class SeedRun(SeedParts):
 
     Args:
         plan: See :class:`~addp_mm.alignment.pipeline.seed_parts.SeedParts`.
-        base_weights: See there.
+        contents: See there.
         folder: See there.
         seed: See there.
         processes: See there.
@@ -50,14 +61,14 @@ class SeedRun(SeedParts):
     def __init__(
         self,
         plan: Plan,
-        base_weights: str,
+        contents: Contents,
         folder: Path,
         seed: int,
         processes: int,
         commands: Commands,
         device: torch.device,
     ) -> None:
-        super().__init__(plan, base_weights, folder, seed, processes)
+        super().__init__(plan, contents, folder, seed, processes)
         self.commands, self.device = commands, device
 
     def run(self, clock: WorkClock) -> None:
@@ -71,7 +82,7 @@ class SeedRun(SeedParts):
                 self._score()
             self._train(stage, clock)
         for name in self.contenders():
-            part = f'comparison/{name}'
+            part = f'{COMPARISON}/{name}'
             self._generate(part, name, self.plan.comparison.num_images, self.seed + FRESH_SEEDS, clock)
             self.measured(name)
 
@@ -79,9 +90,9 @@ class SeedRun(SeedParts):
         """Write images and trajectories of a model into a folder, unless this was done."""
         folder, key = self.folder / part, self.key(part)
         command, done = self._sampling(model, folder, num_images, seed), folder / 'complete'
-        weights = self.base_weights if model == BASE else self.stages[model].fingerprint
+        weights = self.contents.base if model == BASE else self.stages[model].fingerprint
         wanted = dict(command=command, weights=weights)
-        if read_if(done) != wanted or self.plan.inpainting is not None:
+        if self.plan.inpainting is not None or self._asked(read_if(done) or {}) != self._asked(wanted):
 
             def progress() -> str:
                 count = len(list((folder / 'images').rglob('*.png')))
@@ -90,6 +101,11 @@ class SeedRun(SeedParts):
             self.commands(command, self.folder / 'logs' / f'{part.replace("/", "_")}.log', progress)
             write_json(done, wanted)
         clock.done(key)
+
+    def _asked(self, about: dict[str, Any]) -> tuple[Any, Any]:
+        """Arguments and weights of a sampling; another installation has another tool path."""
+        command, config = about.get('command', []), self.plan.base_config
+        return command[command.index(config) :] if config in command else command, about.get('weights')
 
     def _sampling(self, model: str, folder: Path, num_images: int, seed: int) -> list[str]:
         """The command that samples."""
@@ -111,7 +127,7 @@ class SeedRun(SeedParts):
 
     def compared(self, name: str) -> Samples:
         """The samples of a model for the comparison."""
-        return self._read(f'comparison/{name}', self.plan.comparison.num_images)
+        return self._read(f'{COMPARISON}/{name}', self.plan.comparison.num_images)
 
     def _read(self, part: str, count: int) -> Samples:
         samples = Samples.read(self.folder / part)
@@ -126,10 +142,10 @@ class SeedRun(SeedParts):
         """Compute the rewards, and select by them. What is selected stays."""
         if self.selection_file.is_file():
             return
-        samples, wanted = self.samples(), self._selection_wanted()
+        samples, wanted = self.samples(), self._selection_record()
         found = read_if(self.rewards_file) or {}
-        same = {key: found.get('wanted', {}).get(key) == wanted[key] for key in ('num_images', 'reward')}
-        rewards = found['rewards'] if all(same.values()) else None
+        before = dict(found.get('wanted', {}), selection=wanted['selection'])  # another rule has the same rewards
+        rewards = found['rewards'] if before == wanted else None
         if rewards is None:
             reward = build_reward(self.plan.reward, f'{SECTION}.reward', self.device)
             rewards = rewards_of(reward, samples, f'{self.folder.name}: rewards')
@@ -198,4 +214,7 @@ class SeedRun(SeedParts):
 
     def measured(self, name: str) -> dict[str, Any]:
         """What :func:`~addp_mm.alignment.pipeline.comparison.measure` found of a model."""
-        return measure(self.compared(name), self.plan.reward, self.plan.comparison, self.device)
+        contents = dict(self.contents.comparison)
+        if self.contents.reward:
+            contents['reward'] = self.contents.reward
+        return measure(self.compared(name), self.plan.reward, self.plan.comparison, contents, self.device)

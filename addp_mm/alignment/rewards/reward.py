@@ -3,14 +3,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from addp_mm.checkpoints.fingerprint import module_fingerprint
 from addp_mm.config.type_names import type_name
 from addp_mm.errors import ConfigError, UserError, suggest
 from addp_mm.registry import REWARDS
@@ -33,6 +35,16 @@ class Reward:
     def __init__(self, function: Callable[..., Any], name: str) -> None:
         self.name, self._function = name, function
         self._takes_labels = 'labels' in inspect.signature(function).parameters
+
+    def fingerprint(self) -> str | None:
+        """The fingerprint of all weights of the reward; None if it has no weights.
+
+        These are the modules in its attributes, and in the attributes of those.
+        """
+        found = [module_fingerprint(module) for module in _modules(self._function)]
+        if not found:
+            return None
+        return found[0] if len(found) == 1 else hashlib.sha256(' '.join(found).encode()).hexdigest()
 
     @torch.no_grad()
     def __call__(self, images: Tensor, labels: Tensor) -> Tensor:
@@ -65,6 +77,19 @@ class Reward:
             row = int((~rewards.isfinite()).nonzero()[0])
             raise RewardError(f'the reward {self.name} is {rewards[row].item()} for image {row} of a batch')
         return rewards
+
+
+def _modules(owner: object, depth: int = 2) -> Iterator[nn.Module]:
+    """Modules in the attributes of an object, by the names of the attributes."""
+    if isinstance(owner, nn.Module):
+        yield owner
+    elif isinstance(owner, partial):
+        yield from _modules(owner.func, depth)
+        for _, value in sorted(owner.keywords.items()):
+            yield from _modules(value, depth - 1)
+    elif depth and hasattr(owner, '__dict__'):
+        for _, value in sorted(vars(owner).items()):
+            yield from _modules(value, depth - 1)
 
 
 def build_reward(
