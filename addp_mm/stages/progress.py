@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Iterator, Mapping
+from itertools import pairwise
 from pathlib import Path
 
 from addp_mm.report.logs import records, scalar_files
@@ -19,12 +20,20 @@ def latest(run_dir: Path) -> dict | None:
 
 
 def training_seconds(run_dir: Path) -> float:
-    """Seconds of all logged iterations, over all starts."""
-    total = 0.0
-    for file in scalar_files(run_dir):
-        last = 0
-        for record in _training_records(file):
-            iterations = record['iter'] - last if 0 < last < record['iter'] else 1
+    """Seconds of all logged iterations, over all starts.
+
+    A record has the mean time of the iterations since the one before it. The first record of a
+    training counts all iterations before it; that of a resumed one, of which nobody noted where it
+    began, as many as there are between two records.
+    """
+    total, interval = 0.0, 1
+    for number, file in enumerate(scalar_files(run_dir)):
+        found = list(_training_records(file))
+        steps = [record['iter'] for record in found]
+        interval = next((step - before for before, step in pairwise(steps) if step > before), interval)
+        last = 0 if number == 0 else max(0, steps[0] - interval) if steps else 0
+        for record in found:
+            iterations = record['iter'] - last if last < record['iter'] else 1
             total += record['time'] * iterations
             last = record['iter']
     return total

@@ -24,7 +24,7 @@ def test_ends_are_predicted_from_the_log(tmp_path):
     line = clock.line('predictor', tmp_path, 80)
     assert line.startswith('predictor: 20 of 80 iterations (25%), loss 4;')
     assert clock.all_left() == 560
-    assert training_seconds(tmp_path) == 2.0 + 10 * 1.0
+    assert training_seconds(tmp_path) == 10 * 2.0 + 10 * 1.0
     assert [duration(seconds) for seconds in (9, 95, 3700)] == ['0:00:09', '0:01:35', '1:01:40']
 
 

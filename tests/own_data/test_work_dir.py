@@ -168,7 +168,11 @@ def test_incomplete_lines_of_a_log_are_skipped(tmp_path):
     log.write_text(f'{lines[0]}\n{{"iter": 15, "lo\n{lines[1]}\n{{"iter": 3, "data_ti')
     assert read_curve(stage.run_dir) == [(10, 0.1), (20, 0.05)]
     assert latest(stage.run_dir) == dict(iter=20, time=1.0, loss=0.05)
-    assert training_seconds(stage.run_dir) == 11
+    assert training_seconds(stage.run_dir) == 20
+    resumed = stage.run_dir / '20260102/vis_data/scalars.json'
+    resumed.parent.mkdir(parents=True)
+    resumed.write_text(''.join(json.dumps(dict(iter=step, time=2.0)) + '\n' for step in (30, 40)))
+    assert training_seconds(stage.run_dir) == 20 + 2 * 20
 
 
 def test_the_report_names_broken_images_and_the_batch(tmp_path):
