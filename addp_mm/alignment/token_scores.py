@@ -104,7 +104,8 @@ def score_ranks(scores: Tensor, mask: Tensor | None = None) -> Tensor:
     """Rank of each score in its sequence, from 0, the lowest, to 1, the highest.
 
     Codes of images are less sure than words: almost all of their scores are near 0, and 1 − score
-    is near 1 for all. Ranks keep the order, and spread the weights.
+    is near 1 for all. Ranks keep the order, and spread the weights. Equal scores share the mean of
+    their ranks.
 
     Args:
         scores: From :func:`contrastive_scores`, (B, L).
@@ -114,7 +115,9 @@ def score_ranks(scores: Tensor, mask: Tensor | None = None) -> Tensor:
         (B, L), float32; 0 where there is no token.
     """
     wanted = scores if mask is None else scores.masked_fill(~mask, math.inf)
-    order = wanted.argsort(dim=1, stable=True).argsort(dim=1, stable=True).float()
+    ordered = wanted.sort(dim=1).values
+    below, up_to = (torch.searchsorted(ordered, wanted.contiguous(), right=right) for right in (False, True))
+    order = (below + up_to - 1).float() / 2
     if mask is None:
         return order / max(1, scores.shape[1] - 1)
     return (order / (mask.sum(1, keepdim=True) - 1).clamp(min=1)).masked_fill(~mask, 0)

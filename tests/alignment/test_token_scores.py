@@ -110,5 +110,9 @@ def test_ranks_are_evenly_from_0_to_1_among_the_tokens():
     expected = torch.tensor([[0, 1, 0, 0.5, 0], [1, 0.75, 0.5, 0.25, 0]])
     torch.testing.assert_close(score_ranks(scores, mask), expected)
     torch.testing.assert_close(score_ranks(scores[1:]), expected[1:])
+    ties = torch.tensor([[0.0, 0.0, 0.5, 0.0, 0.7]])
+    torch.testing.assert_close(score_ranks(ties), torch.tensor([[0.25, 0.25, 0.75, 0.25, 1]]))
+    own = torch.tensor([[True, False, True, True, False]])
+    torch.testing.assert_close(score_ranks(ties, own), torch.tensor([[0.25, 0, 1, 0.25, 0]]))
     alone = torch.tensor([[True, False]])
     assert score_ranks(torch.tensor([[0.3, 0.0]]), alone).tolist() == [[0.0, 0.0]]
