@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 from addp_mm.cli_options import ToolParser, aligned, number
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
     from addp_mm.alignment.redraw_experiment import Case, RedrawExperiment
@@ -82,8 +83,8 @@ def share(text: str) -> float:
     return value
 
 
-def reward_of(config: str):
-    """The reward that a config file defines.
+def reward_of(config: str, device: torch.device) -> Reward:
+    """The reward that a config file defines, on a device if it has one.
 
     Raises:
         ConfigError: The file does not exist, or has no reward.
@@ -98,7 +99,7 @@ def reward_of(config: str):
         raise ConfigError(
             f"{config} has neither alignment.reward nor reward: write, for example, reward = dict(type='SceneReward')"
         )
-    return build_reward(found)
+    return build_reward(found, device=device)
 
 
 @dataclass
@@ -146,8 +147,9 @@ def read_inputs(args) -> Inputs:
             f'{args.selection} has no {"wrong" if selection.right else "right"} image: generate more images, or select '
             'with another rule'
         )
-    scores, reward = read_scores(Path(args.scores), selection.wrong, settings), reward_of(args.reward)
-    model = load_model(args.config, args.checkpoint, choose_device(args.device))
+    device = choose_device(args.device)
+    scores, reward = read_scores(Path(args.scores), selection.wrong, settings), reward_of(args.reward, device)
+    model = load_model(args.config, args.checkpoint, device)
     check_settings(settings, dict(weights=module_fingerprint(model)), folder)
     row_of = {image: row for row, image in enumerate(numbers)}
     right, wrong = ([row_of[image] for image in side] for side in (selection.right, selection.wrong))
