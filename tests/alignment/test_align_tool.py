@@ -14,6 +14,7 @@ from helpers.tiny_extractor import write_weights
 from PIL import Image
 
 from addp_mm.alignment.pairs import SelectionRule
+from addp_mm.alignment.pipeline.check_plan import precision_faults
 from addp_mm.alignment.pipeline.clock import WorkClock
 from addp_mm.alignment.pipeline.comparison import check_comparison, measure
 from addp_mm.alignment.pipeline.comparison_section import comparison_pictures, difference_table
@@ -373,6 +374,22 @@ def test_methods_have_short_names_unless_two_are_equal():
 def test_without_weighted_methods_there_is_no_negative_model(configs):
     assert not read_plan([str(configs / 'dpo_tiny.py')]).has_weights
     assert read_plan([str(configs / 'cdpo_tiny.py')]).has_weights
+
+
+def test_another_precision_of_a_training_is_said(configs):
+    def faults(*options):
+        return precision_faults(read_plan([str(configs / 'dpo_tiny.py')], options))
+
+    bfloat16 = ['optim_wrapper.type=AmpOptimWrapper', 'optim_wrapper.dtype=bfloat16']
+    assert faults() == []
+    (fault,) = faults('alignment.sampling.amp=True', *(f'dpo.{option}' for option in bfloat16))
+    assert 'sampled in bfloat16 (alignment.sampling.amp), and trained are likelihood in float32 (' in fault
+    both = [f'{part}.{option}' for part in ('dpo', 'likelihood') for option in bfloat16]
+    assert faults('alignment.sampling.amp=True', *both) == []
+    assert (
+        'sampled in float32 (alignment.sampling.amp), and trained are dpo in float16 ('
+        in (faults('dpo.optim_wrapper.type=AmpOptimWrapper')[0])
+    )
 
 
 def test_options_change_the_section_without_a_warning(configs, capfd):

@@ -7,38 +7,22 @@ from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
-import torch
-from mmengine.config import Config
 from mmengine.logging import MMLogger
-from mmengine.registry import DefaultScope
 
-from addp_mm.alignment.datasets import ChosenTrajectories, PreferencePairs
-from addp_mm.alignment.generator_tuning import GeneratorTuning
-from addp_mm.alignment.likelihood_tuning import LikelihoodTuning
+from addp_mm.alignment.pipeline.check_plan import check_plan, precision_faults
 from addp_mm.alignment.pipeline.clock import WorkClock
-from addp_mm.alignment.pipeline.comparison import check_comparison
 from addp_mm.alignment.pipeline.comparison_section import difference_table, summary_table
 from addp_mm.alignment.pipeline.comparison_table import summary
 from addp_mm.alignment.pipeline.page import write_page
-from addp_mm.alignment.pipeline.plan import LIKELIHOOD, SAMPLES, Contents, Plan, read_plan
+from addp_mm.alignment.pipeline.plan import SAMPLES, Plan, read_plan
 from addp_mm.alignment.pipeline.seed_run import SeedRun
-from addp_mm.alignment.preference_tuning import PreferenceTuning
-from addp_mm.alignment.rewards import build_reward
 from addp_mm.checkpoints.atomic_write import write_json
-from addp_mm.checkpoints.fingerprint import module_fingerprint, weights_fingerprint
-from addp_mm.checkpoints.init_weights import init_weights
-from addp_mm.checks.unknown_arguments import check_config
 from addp_mm.cli_options import aligned
 from addp_mm.config.paths import require_writable_folder
 from addp_mm.engine.device import choose_device
 from addp_mm.errors import ConfigError, UserError, first_few, suggest
 from addp_mm.folder_lock import lock_folder
-from addp_mm.generation.class_choice import choose_classes
-from addp_mm.label_maps.config_classifier import class_names
-from addp_mm.models.layers.lora_weights import is_adapter
-from addp_mm.registry import DATASETS, MODELS
 from addp_mm.stages.commands import Commands, Execute
 from addp_mm.stages.stage import StateError
 from addp_mm.stages.training import training_processes
@@ -79,6 +63,8 @@ class Pipeline:
             commands = Commands(self._execute, locks, pipeline='addp align')
             runs = [seed_run(seed, commands) for seed in args.seeds]
             self._start(plan, runs)
+            for fault in precision_faults(plan):
+                print(f'warning: {fault}')
             clock = WorkClock({name: work for run in runs for name, work in run.work().items()})
             for run in runs:
                 run.run(clock)
@@ -117,60 +103,6 @@ class Pipeline:
         print(f'done. Report of seed {", ".join(str(run.seed) for run in runs)}: {path}\nweights: {", ".join(weights)}')
 
 
-def check_plan(plan: Plan, device: torch.device) -> Contents:
-    """Find errors before the work: in rewards, data of the comparison, generators of the trainings.
-
-    Returns:
-        Fingerprints of what the plan names by paths.
-
-    Raises:
-        UserError: Something is missing or wrong.
-    """
-    from addp_mm.apis import load_model
-
-    reward = build_reward(plan.reward, 'alignment.reward', device).fingerprint()
-    compared = check_comparison(plan.comparison, device)
-    model = load_model(plan.base_config, plan.base_checkpoint)
-    base = module_fingerprint(model)
-    if plan.classes:
-        try:
-            choose_classes(plan.classes, model.num_classes, class_names(plan.base_config))
-        except ConfigError as error:
-            raise ConfigError(f'alignment.sampling.classes: {error}') from error
-    trainings = {LIKELIHOOD: (plan.likelihood, LikelihoodTuning)}
-    trainings.update({name: (cfg, GeneratorTuning) for name, cfg in plan.methods.items()})
-    for name, (cfg, kind) in trainings.items():
-        try:
-            _check_training(cfg, kind, base, plan.base_checkpoint)
-        except UserError as error:
-            raise ConfigError(f'{name}: {error}') from error
-    return Contents(base, reward, compared)
-
-
-def _check_training(cfg: Config, kind: type[GeneratorTuning], base: str, checkpoint: str) -> None:
-    check_config(cfg, needed=('model', 'train_dataloader', 'train_cfg', 'optim_wrapper'))
-    max_iters = cfg.train_cfg.get('max_iters')
-    if not isinstance(max_iters, int) or max_iters < 1:
-        raise ConfigError(f"train_cfg must be dict(type='IterBasedTrainLoop', max_iters=…), got {cfg.train_cfg}")
-    with DefaultScope.overwrite_default_scope(cfg.get('default_scope') or 'mmpretrain'):
-        tuning = MODELS.build(cfg.model)
-    if not isinstance(tuning, kind):
-        raise ConfigError(f'model.type is {cfg.model.type}, but {kind.__name__} is needed')
-    pairs = isinstance(tuning, PreferenceTuning)
-    dataset = PreferencePairs if pairs else ChosenTrajectories
-    if DATASETS.get(cfg.train_dataloader.dataset.type) is not dataset:
-        raise ConfigError(
-            f'train_dataloader.dataset.type is {cfg.train_dataloader.dataset.type}, but {cfg.model.type} needs '
-            f'addp_mm.{dataset.__name__}'
-        )
-    init_weights(tuning.generator)
-    if _fingerprint(tuning.generator.state_dict()) != base:
-        raise ConfigError(
-            f'model.generator has other weights than alignment.base.checkpoint {checkpoint}, or is another model. Its '
-            'init_cfg must load the same files as the config of alignment.base'
-        )
-
-
 def _started_otherwise(run: SeedRun, changes: Mapping[str, list[str]], again: Sequence[str]) -> str:
     found = '; '.join(f'{name}: {first_few(own, 6, ", ")}' for name, own in changes.items())
     moved = any(change.startswith('folder ') for change in changes.get(SAMPLES, []))
@@ -196,7 +128,3 @@ def _is_complete(run: SeedRun) -> bool:
 def _seeds_in(work_dir: Path) -> list[int]:
     """Seeds of the runs in a work dir."""
     return [int(path.name[5:]) for path in work_dir.glob('seed_*') if path.name[5:].isdecimal()]
-
-
-def _fingerprint(state_dict: Mapping[str, Any]) -> str:
-    return weights_fingerprint({name: weight for name, weight in state_dict.items() if not is_adapter(name)})
