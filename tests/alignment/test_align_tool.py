@@ -401,24 +401,59 @@ def test_options_change_the_section_without_a_warning(configs, capfd):
     assert 'warning' not in capfd.readouterr().err
 
 
+def photos(folder, count):
+    folder.mkdir()
+    for number in range(count):
+        Image.new('RGB', (16, 16), (40 * number, 90, 0)).save(folder / f'{number}.png')
+    return str(folder)
+
+
 def test_holes_in_images_are_questions_too(configs, tmp_path):
     import inpaint
 
-    commands = []
+    commands, folder = [], photos(tmp_path / 'photos', 2)
 
     def first(command, *_):
         commands.append(command)
         raise KeyboardInterrupt
 
-    hole = "alignment.inpainting={'image': 'photos', 'box': (0, 0, 8, 16), 'num_samples': 3}"
+    hole = f"alignment.inpainting={{'image': {folder!r}, 'box': (0, 0, 8, 16), 'num_samples': 3}}"
     with pytest.raises(SystemExit, match='130'):
-        align(configs, tmp_path, first, '--cfg-options', hole)
+        align(configs, tmp_path / 'a', first, '--cfg-options', hole)
     args = inpaint.parse_args(commands[0][2:])
-    assert (args.image, args.box, args.num_samples, args.steps) == ('photos', (0, 0, 8, 16), 3, 3)
+    assert (args.image, args.box, args.num_samples, args.steps) == (folder, (0, 0, 8, 16), 3, 3)
     assert args.trajectories
     assert refused(configs, tmp_path / 'b', '--cfg-options', "alignment.inpainting={'image': 'photos'}").endswith(
         'alignment.inpainting needs mask, box or outpaint: what to generate'
     )
+    other = hole.replace("'num_samples': 3", "'comparison': {'image': 'none'}")
+    assert 'error: alignment.inpainting.comparison: ' in refused(configs, tmp_path / 'b', '--cfg-options', other)
+
+
+def test_the_comparison_can_have_holes_of_its_own(configs, tmp_path):
+    training, others = photos(tmp_path / 'photos', 2), photos(tmp_path / 'others', 3)
+    section = dict(image=training, box='0,0,8,16', num_samples=5)
+
+    def parts(**changed):
+        plan = read_plan([str(configs / 'dpo_tiny.py')], [f'alignment.inpainting={section | changed!r}'])
+        return SeedParts(plan, Contents('abc'), tmp_path / 'seed_0', 0, 1)
+
+    same, fresh = parts(), parts(comparison=dict(image=others, num_samples=1))
+    assert (same.plan.num_samples, same.plan.num_compared) == (10, 10)
+    assert (fresh.plan.num_samples, fresh.plan.num_compared) == (10, 3)
+    assert (same.plan.holes.are_fresh, fresh.plan.holes.are_fresh) == (False, True)
+    assert same.work()['seed_0/samples'] == 10 * 3  # steps
+    assert fresh.work()['seed_0/comparison/base'] == 3 * 3
+    assert {name: stage.fingerprint for name, stage in same.stages.items()} == {
+        name: stage.fingerprint for name, stage in fresh.stages.items()
+    }
+    (same.folder / 'comparison/base/images/000').mkdir(parents=True)
+    assert same.changes() == {}  # a work dir of an earlier version compares in the holes of the training
+    assert fresh.changes() == dict(comparison=[f'inpainting.0 {training} -> {others}', 'inpainting.4 5 -> 1'])
+    assert fresh.changes(['comparison']) == {}
+    fresh.note_compared_holes()
+    assert fresh.changes() == {}
+    assert [*same.changes()] == ['comparison']
 
 
 def test_samples_of_inpainting_are_read_by_the_names_of_their_files(tmp_path):

@@ -14,7 +14,8 @@ from addp_mm.alignment.datasets import ChosenTrajectories, PreferencePairs
 from addp_mm.alignment.generator_tuning import GeneratorTuning
 from addp_mm.alignment.likelihood_tuning import LikelihoodTuning
 from addp_mm.alignment.pipeline.comparison import check_comparison
-from addp_mm.alignment.pipeline.plan import LIKELIHOOD, SECTION, Contents, Plan
+from addp_mm.alignment.pipeline.plan import LIKELIHOOD, Contents, Plan
+from addp_mm.alignment.pipeline.sections import SECTION
 from addp_mm.alignment.preference_tuning import PreferenceTuning
 from addp_mm.alignment.rewards import build_reward
 from addp_mm.checkpoints.fingerprint import module_fingerprint, weights_fingerprint
@@ -39,6 +40,8 @@ def check_plan(plan: Plan, device: torch.device) -> Contents:
     """
     from addp_mm.apis import load_model
 
+    if plan.holes is not None:
+        plan.holes.check()
     reward = build_reward(plan.reward, 'alignment.reward', device).fingerprint()
     compared = check_comparison(plan.comparison, device)
     model = load_model(plan.base_config, plan.base_checkpoint)

@@ -8,6 +8,7 @@ from typing import Any
 
 from addp_mm.alignment.pipeline.comparison import DISTANCE, DIVERSITY, REWARD
 from addp_mm.alignment.pipeline.comparison_table import BETTER, ComparisonTable
+from addp_mm.alignment.pipeline.holes import Holes
 from addp_mm.report.benchmark_figures import Interval, error_bars, run_scatter
 from addp_mm.report.figures import Picture
 from addp_mm.report.page import Figure, Section, Table
@@ -32,13 +33,14 @@ def difference_table(table: ComparisonTable) -> list[list[str]]:
     return [['', *keys], *([name, *(_signed(row[key]) for key in keys)] for name, row in others)]
 
 
-def comparison_section(table: ComparisonTable, num_images: int, command: str) -> Section:
+def comparison_section(table: ComparisonTable, num_images: int, command: str, holes: Holes | None = None) -> Section:
     """The section of the report.
 
     Args:
         table: See :data:`~addp_mm.alignment.pipeline.comparison_table.ComparisonTable`.
         num_images: Images of each model and seed.
         command: The command that made it.
+        holes: Holes that were filled. Defaults to None: whole images were generated.
     """
     seeds = _num_seeds(table)
     arms = ' Error bars: standard deviation over the seeds.' if seeds > 1 else ''
@@ -57,8 +59,14 @@ def comparison_section(table: ComparisonTable, num_images: int, command: str) ->
         text = 'The best place is at the lower right. Small points: seeds; large points: their means.'
         figures.append(Figure(text, [command], [*scatter.values()]))
     spread = f'; mean and standard deviation of {seeds} seeds' if seeds > 1 else '. One seed: no number has an interval'
-    text = f'{num_images:,} images of each model, with noise that no training has seen{spread}. Positive is supervised '
-    return Section('Comparison', figures, f'{text}fine-tuning on the right images.')
+    text = f'{num_images:,} images of each model, {_where(holes)}with noise that no training has seen{spread}. '
+    return Section('Comparison', figures, f'{text}Positive is supervised fine-tuning on the right images.')
+
+
+def _where(holes: Holes | None) -> str:
+    if holes is None:
+        return ''
+    return 'in holes of the comparison alone, ' if holes.are_fresh else 'in the same holes as in the training, '
 
 
 def comparison_pictures(table: ComparisonTable) -> dict[str, Picture]:

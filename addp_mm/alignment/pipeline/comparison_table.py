@@ -72,8 +72,8 @@ def _numbers(name: str, own: Mapping[str, Any], base: Mapping[str, Any]) -> dict
     """The numbers of a model with one seed."""
     if len(own['rewards'][REWARD]) != len(base['rewards'][REWARD]):
         raise ConfigError(
-            f'{name} and base have other numbers of images: the images of alignment.inpainting have changed. '
-            'Add --restart-from samples'
+            f'{name} and base have other numbers of images: the images of alignment.inpainting have changed. Add '
+            '--restart-from comparison, or samples if the training has these images, too'
         )
     found: dict[str, float | None] = {key: statistics.fmean(values) for key, values in own['rewards'].items()}
     pairs = zip(own['rewards'][REWARD], base['rewards'][REWARD], strict=True)

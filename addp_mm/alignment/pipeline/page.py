@@ -71,7 +71,7 @@ def write_page(path: Path, plan: Plan, runs: Sequence[SeedRun], table: Mapping[s
     command = shlex.join(['addp', 'align', *sys.argv[1:]])
     first = runs[0]
     sections = [
-        comparison_section(table, len(first.compared(BASE).numbers), command),
+        comparison_section(table, len(first.compared(BASE).numbers), command, plan.holes),
         _same_noise(first, command),
         _pairs(first, command),
         *([_tokens(first, command)] if plan.has_weights else []),

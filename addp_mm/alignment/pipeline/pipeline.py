@@ -84,8 +84,8 @@ class Pipeline:
             run.restart(again)
         print(
             f'{plan.num_images:,} samples, then {", ".join(runs[0].stages)}; {len(runs)} seed{"s" * (len(runs) > 1)}'
-            if plan.inpainting is None
-            else f'samples of {plan.inpainting[0]}, then {", ".join(runs[0].stages)}'
+            if plan.holes is None
+            else f'samples of {plan.holes.training.options[0]}, then {", ".join(runs[0].stages)}'
         )
 
     def _report(self, plan: Plan, runs: list[SeedRun], commands: Commands) -> None:

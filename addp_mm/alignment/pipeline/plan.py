@@ -14,6 +14,16 @@ from typing import Any, NoReturn
 from mmengine.config import Config
 
 from addp_mm.alignment.pairs import SelectionRule
+from addp_mm.alignment.pipeline.holes import Holes, read_holes
+from addp_mm.alignment.pipeline.sections import (
+    SECTION,
+    as_options,
+    needed,
+    part_of,
+    refuse_unknown,
+    require_dict,
+    require_number,
+)
 from addp_mm.cli_options import ToolParser, number
 from addp_mm.config.config_file import load_config
 from addp_mm.config.options import merge_options, split_options
@@ -21,16 +31,13 @@ from addp_mm.errors import ConfigError, suggest
 from addp_mm.sampling_options import add_sampling_options, check_guidance, schedule_of
 from addp_mm.stages.stage import differences
 
-SECTION = 'alignment'
 POSITIVE, NEGATIVE, BASE = 'positive', 'negative', 'base'
 #: Begins the options of the config that trains the positive and the negative model.
 LIKELIHOOD = 'likelihood'
-SAMPLES, SELECTION, COMPARISON = 'samples', 'selection', 'comparison'
+SAMPLES, SELECTION, COMPARISON, INPAINTING = 'samples', 'selection', 'comparison', 'inpainting'
 #: Samplings with which the models are compared have the seed of the training and this.
 FRESH_SEEDS = 1_000_000
 _RESERVED = (SECTION, LIKELIHOOD, BASE, POSITIVE, NEGATIVE, SAMPLES, SELECTION, COMPARISON, 'logs')
-_FLAGS = ('amp', 'constant_temperature', 'invert_mask', 'reconstruction')
-_INPAINTING = ('mask', 'box', 'outpaint', 'invert_mask', 'reconstruction', 'num_samples')
 _COLUMNS = ('reward', 'better_than_base', 'frechet_distance', 'diversity')
 
 
@@ -39,8 +46,7 @@ class Comparison:
     """How the models are compared, on images of fresh seeds.
 
     Args:
-        num_images: Images of each model; with inpainting, as many as are sampled for the training.
-            Defaults to 320.
+        num_images: Images of each model; not used with inpainting. Defaults to 320.
         measures: Further rewards by name, which are measured only. Defaults to {}: none.
         extractor: See :func:`~addp_mm.evaluation.build_extractor`: the network of the Fréchet
             distance and of the diversity. Defaults to 'addp-vit-nano-p8'.
@@ -53,8 +59,8 @@ class Comparison:
     reference: str | None = None
 
     def __post_init__(self) -> None:
-        _require_number(self.num_images, 2, f'{SECTION}.comparison.num_images')
-        _require_dict(self.measures, f'{SECTION}.comparison.measures')
+        require_number(self.num_images, 2, f'{SECTION}.comparison.num_images')
+        require_dict(self.measures, f'{SECTION}.comparison.measures')
         for name in self.measures:
             if name in _COLUMNS:
                 raise ConfigError(
@@ -73,8 +79,7 @@ class Plan:
         sampling: Options of ``addp generate``, or ``addp inpaint``.
         steps: Steps of the sampling.
         classes: Classes of the sampling as they were given; None if there are none.
-        inpainting: The images and other options of ``addp inpaint``; None: whole images are
-            generated.
+        holes: Holes that are filled; None: whole images are generated.
         reward: Config of the reward.
         rule: Which samples are right, which are wrong.
         likelihood: Config of the positive and the negative model.
@@ -89,13 +94,23 @@ class Plan:
     sampling: tuple[str, ...]
     steps: int
     classes: Sequence[str] | None
-    inpainting: tuple[str, ...] | None
+    holes: Holes | None
     reward: Mapping[str, Any]
     rule: SelectionRule
     likelihood: Config
     contrast: float
     comparison: Comparison
     methods: Mapping[str, Config]
+
+    @property
+    def num_samples(self) -> int:
+        """Images that are sampled for the training; of holes, at most so many."""
+        return self.num_images if self.holes is None else self.holes.training.num_images
+
+    @property
+    def num_compared(self) -> int:
+        """Images of each model for the comparison; of holes, at most so many."""
+        return self.comparison.num_images if self.holes is None else self.holes.compared.num_images
 
     @property
     def has_weights(self) -> bool:
@@ -145,7 +160,7 @@ def read_plan(paths: Sequence[str], options: Sequence[str] = ()) -> Plan:
         merge_options(cfg, by_part.get(name, ()))
         merge_options(cfg, [f'{SECTION}.{option}' for option in by_part.get(SECTION, ())], read=[SECTION])
     section = _common_section(methods)
-    likelihood = load_config(str(_needed(section, LIKELIHOOD)))
+    likelihood = load_config(str(needed(section, LIKELIHOOD)))
     merge_options(likelihood, by_part.get(LIKELIHOOD, ()))
     return _plan(section, likelihood, methods)
 
@@ -196,31 +211,31 @@ def _common_section(methods: Mapping[str, Config]) -> dict[str, Any]:
 
 
 def _plan(section: dict[str, Any], likelihood: Config, methods: Mapping[str, Config]) -> Plan:
-    known = ('base', 'sampling', 'inpainting', 'reward', SELECTION, LIKELIHOOD, 'contrast', COMPARISON)
-    _refuse_unknown(section, known, SECTION)
-    base = _part(section, 'base', ('config', 'checkpoint'))
-    sampling = dict(_require_dict(_needed(section, 'sampling'), f'{SECTION}.sampling'))
-    num_images = _require_number(sampling.pop('num_images', 640), 2, f'{SECTION}.sampling.num_images')
-    inpainting = _inpainting(section.get('inpainting'))
-    arguments, parsed = _sampling(sampling, inpainting is not None)
+    known = ('base', 'sampling', INPAINTING, 'reward', SELECTION, LIKELIHOOD, 'contrast', COMPARISON)
+    refuse_unknown(section, known, SECTION)
+    base = part_of(section, 'base', ('config', 'checkpoint'))
+    sampling = dict(require_dict(needed(section, 'sampling'), f'{SECTION}.sampling'))
+    num_images = require_number(sampling.pop('num_images', 640), 2, f'{SECTION}.sampling.num_images')
+    holes = read_holes(section.get(INPAINTING), f'{SECTION}.{INPAINTING}')
+    arguments, parsed = _sampling(sampling, holes is not None)
     contrast = section.get('contrast', 1.0)
     if isinstance(contrast, bool) or not isinstance(contrast, (int, float)) or not 0 <= contrast < math.inf:
         raise ConfigError(f'{SECTION}.contrast must be a finite number of at least 0, got {contrast!r}')
-    rule = _part(section, SELECTION, [option.name for option in fields(SelectionRule)], needed=False)
-    comparison = _part(section, COMPARISON, [option.name for option in fields(Comparison)], needed=False)
+    rule = part_of(section, SELECTION, [option.name for option in fields(SelectionRule)], optional=True)
+    comparison = part_of(section, COMPARISON, [option.name for option in fields(Comparison)], optional=True)
     try:
         selection_rule = SelectionRule(**rule)
     except (ConfigError, TypeError) as error:
         raise ConfigError(f'{SECTION}.{SELECTION}: {error}') from error
     return Plan(
-        _needed(base, 'config', f'{SECTION}.base'),
-        _needed(base, 'checkpoint', f'{SECTION}.base'),
+        needed(base, 'config', f'{SECTION}.base'),
+        needed(base, 'checkpoint', f'{SECTION}.base'),
         num_images,
         arguments,
         parsed.steps,
         parsed.classes,
-        inpainting,
-        _require_dict(_needed(section, 'reward'), f'{SECTION}.reward'),
+        holes,
+        require_dict(needed(section, 'reward'), f'{SECTION}.reward'),
         selection_rule,
         likelihood,
         contrast,
@@ -229,25 +244,9 @@ def _plan(section: dict[str, Any], likelihood: Config, methods: Mapping[str, Con
     )
 
 
-def _inpainting(section: Any) -> tuple[str, ...] | None:
-    if section is None:
-        return None
-    name = f'{SECTION}.inpainting'
-    rest = dict(_require_dict(section, name))
-    _refuse_unknown(rest, ('image', *_INPAINTING), name)
-    image = str(_needed(rest, 'image', name))
-    if not any(rest.get(key) for key in ('mask', 'box', 'outpaint')):
-        raise ConfigError(f'{name} needs mask, box or outpaint: what to generate')
-    for key in ('box', 'outpaint'):
-        if rest.get(key) and len(str(rest[key]).split(',')) != 4:
-            raise ConfigError(f'{name}.{key} must be four numbers, got {rest[key]!r}')
-    del rest['image']
-    return image, *_as_options(rest)
-
-
 def _sampling(section: Mapping[str, Any], inpaints: bool) -> tuple[tuple[str, ...], Namespace]:
     """The options of the command, checked as the command checks them, and what it parses."""
-    name, options = f'{SECTION}.sampling', _as_options(section)
+    name, options = f'{SECTION}.sampling', as_options(section)
     parser = _SamplingParser(prog=name)
     add_sampling_options(parser)
     parser.add_argument('--batch-size', type=number(int, 1))
@@ -269,45 +268,3 @@ class _SamplingParser(ToolParser):
 
     def error(self, message: str) -> NoReturn:
         raise ConfigError(f'{self.prog}: {message} (options of addp generate, - as _)')
-
-
-def _as_options(section: Mapping[str, Any]) -> list[str]:
-    options: list[str] = []
-    for key, value in section.items():
-        option = '--' + key.replace('_', '-')
-        if key in _FLAGS:
-            options += [option] if value else []
-        elif value is not None:
-            values = [str(part) for part in value] if isinstance(value, (list, tuple)) else [str(value)]
-            options += [option, *([','.join(values)] if key in ('box', 'outpaint') else values)]
-    return options
-
-
-def _part(section: Mapping[str, Any], key: str, known: Sequence[str], needed: bool = True) -> dict[str, Any]:
-    found = _needed(section, key) if needed else section.get(key) or {}
-    _refuse_unknown(_require_dict(found, f'{SECTION}.{key}'), known, f'{SECTION}.{key}')
-    return dict(found)
-
-
-def _needed(section: Mapping[str, Any], key: str, name: str = SECTION) -> Any:
-    if section.get(key) is None:
-        raise ConfigError(f'{name}.{key} is missing: see configs/_base_/alignment')
-    return section[key]
-
-
-def _require_dict(value: Any, name: str) -> Mapping[str, Any]:
-    if not isinstance(value, Mapping):
-        raise ConfigError(f'{name} must be a dict, got {value!r}')
-    return value
-
-
-def _require_number(value: Any, least: int, name: str) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ConfigError(f'{name} must be a whole number of at least {least}, got {value!r}')
-    return value
-
-
-def _refuse_unknown(section: Mapping[str, Any], known: Sequence[str], name: str) -> None:
-    for key in section:
-        if key not in known:
-            raise ConfigError(f'{name}.{key} is unknown{suggest(key, known)}; there are {", ".join(known)}')

@@ -18,13 +18,14 @@ from addp_mm.alignment.pipeline.plan import (
     NEGATIVE,
     POSITIVE,
     SAMPLES,
-    SECTION,
     SELECTION,
     Contents,
     Plan,
     is_weighted,
 )
 from addp_mm.alignment.pipeline.samples import read_if
+from addp_mm.alignment.pipeline.sections import SECTION
+from addp_mm.checkpoints.atomic_write import write_json
 from addp_mm.stages.remove_folder import remove_folder
 from addp_mm.stages.stage import RECORD, Stage, comparable, differences
 
@@ -32,6 +33,8 @@ from addp_mm.stages.stage import RECORD, Stage, comparable, differences
 _PASSES = 4
 #: Where the record of the rewards has the fingerprint of the weights.
 _REWARD_WEIGHTS = 'reward_weights'
+#: In the folder of the comparison: which holes are filled.
+_HOLES = 'holes.json'
 _SIDES = dict(LikelihoodTuning=1, PreferenceTuning=2)
 
 
@@ -73,7 +76,8 @@ class SeedParts:
             at = sampling.index('--batch-size')
             del sampling[at : at + 2]
         base = dict(config=plan.base_config, weights=self.contents.base)
-        wanted = dict(folder=str(self.folder), base=base, sampling=' '.join(sampling), inpainting=plan.inpainting)
+        inpainting = None if plan.holes is None else plan.holes.training.options
+        wanted = dict(folder=str(self.folder), base=base, sampling=' '.join(sampling), inpainting=inpainting)
         return comparable(wanted)
 
     def _selection_wanted(self) -> dict[str, Any]:
@@ -141,6 +145,8 @@ class SeedParts:
             found[SAMPLES] = list(differences(before, self._samples_wanted()))
         if SELECTION not in removed and self.selection_file.is_file() and (before := read_if(self.rewards_file)):
             found[SELECTION] = self._selection_changes(before['wanted'])
+        if COMPARISON not in removed:
+            found[COMPARISON] = self._hole_changes()
         started = (name for name, stage in self.stages.items() if stage.is_prepared and name not in removed)
         found.update((name, self.stages[name].changes()) for name in started)
         return {name: changed for name, changed in found.items() if changed}
@@ -151,6 +157,19 @@ class SeedParts:
         weights = wanted.pop(_REWARD_WEIGHTS, self.contents.reward)
         found = list(differences(wanted, self._selection_wanted()))
         return found + ['the weights of the reward'] * (weights != self.contents.reward)
+
+    def note_compared_holes(self) -> None:
+        """Write down which holes the comparison fills, if it fills any."""
+        if self.plan.holes is not None:
+            write_json(self.folder / COMPARISON / _HOLES, dict(inpainting=self.plan.holes.compared.options))
+
+    def _hole_changes(self) -> list[str]:
+        holes, folder = self.plan.holes, self.folder / COMPARISON
+        if holes is None or not any(folder.glob('*/images/*')):
+            return []
+        # earlier versions filled those of the training
+        before = (read_if(folder / _HOLES) or {}).get('inpainting', holes.training.options)
+        return list(differences(comparable(before), comparable(holes.compared.options), 'inpainting'))
 
     def restart(self, names: Collection[str]) -> None:
         """Remove parts, and all that depends on them."""
@@ -182,7 +201,7 @@ class SeedParts:
         """Work of each stage that is left, in passes of an image through the generator."""
         plan, folder = self.plan, self.folder / COMPARISON
         has_samples = (self.samples_folder / 'complete').is_file()
-        work = {SAMPLES: 0.0 if has_samples else float(plan.num_images * plan.steps)}
+        work = {SAMPLES: 0.0 if has_samples else float(plan.num_samples * plan.steps)}
         for name, stage in self.stages.items():
             cfg = self.new[name]
             sides = _SIDES.get(cfg.model.type.rpartition('.')[2], 1)
@@ -190,7 +209,7 @@ class SeedParts:
             work[name] = 0.0 if stage.done() else float(passes)
         for name in self.contenders():
             done = (folder / name / 'measures.json').is_file()
-            work[f'{COMPARISON}/{name}'] = 0.0 if done else float(plan.comparison.num_images * plan.steps)
+            work[f'{COMPARISON}/{name}'] = 0.0 if done else float(plan.num_compared * plan.steps)
         return {self.key(name): value for name, value in work.items()}
 
     def key(self, part: str) -> str:
@@ -202,6 +221,6 @@ class SeedParts:
         folder, count = self.folder / COMPARISON, self.plan.comparison.num_images
         for name in self.contenders():
             rewards = (read_if(folder / name / 'measures.json') or {}).get('rewards', {}).get('reward', [])
-            if not rewards or self.plan.inpainting is None and len(rewards) != count:
+            if not rewards or self.plan.holes is None and len(rewards) != count:
                 return False
         return not self.changes() and all(stage.done() for stage in self.stages.values())

@@ -20,7 +20,6 @@ from addp_mm.alignment.pipeline.plan import (
     NEGATIVE,
     POSITIVE,
     SAMPLES,
-    SECTION,
     Contents,
     Plan,
     is_weighted,
@@ -33,6 +32,7 @@ from addp_mm.alignment.pipeline.samples import (
     select_samples,
     write_contact_sheet,
 )
+from addp_mm.alignment.pipeline.sections import SECTION
 from addp_mm.alignment.pipeline.seed_parts import SeedParts
 from addp_mm.alignment.rewards import build_reward
 from addp_mm.alignment.score_files import write_scores
@@ -74,16 +74,17 @@ class SeedRun(SeedParts):
     def run(self, clock: WorkClock) -> None:
         """Run what is not done yet."""
         write_json(self.samples_record, self._samples_wanted())
-        self._generate(SAMPLES, BASE, self.plan.num_images, self.seed, clock)
+        self._generate(SAMPLES, BASE, self.plan.num_samples, self.seed, clock)
         self._select()
         write_contact_sheet(self.samples(), self.selection(), self.folder / 'contact_sheet.png')
         for name, stage in self.stages.items():
             if name in self.plan.methods and is_weighted(self.plan.methods[name]):
                 self._score()
             self._train(stage, clock)
+        self.note_compared_holes()
         for name in self.contenders():
             part = f'{COMPARISON}/{name}'
-            self._generate(part, name, self.plan.comparison.num_images, self.seed + FRESH_SEEDS, clock)
+            self._generate(part, name, self.plan.num_compared, self.seed + FRESH_SEEDS, clock)
             self.measured(name)
 
     def _generate(self, part: str, model: str, num_images: int, seed: int, clock: WorkClock) -> None:
@@ -92,7 +93,7 @@ class SeedRun(SeedParts):
         command, done = self._sampling(model, folder, num_images, seed), folder / 'complete'
         weights = self.contents.base if model == BASE else self.stages[model].fingerprint
         wanted = dict(command=command, weights=weights)
-        if self.plan.inpainting is not None or self._asked(read_if(done) or {}) != self._asked(wanted):
+        if self.plan.holes is not None or self._asked(read_if(done) or {}) != self._asked(wanted):
 
             def progress() -> str:
                 count = len(list((folder / 'images').rglob('*.png')))
@@ -112,8 +113,9 @@ class SeedRun(SeedParts):
         plan = self.plan
         weights = plan.base_checkpoint if model == BASE else self.stages[model].weights
         common = ['--out', folder, '--seed', seed, '--trajectories', *plan.sampling]
-        if plan.inpainting is not None:
-            return tool('inpaint.py', plan.base_config, weights, *plan.inpainting, *common)
+        if plan.holes is not None:
+            filling = plan.holes.training if folder == self.samples_folder else plan.holes.compared
+            return tool('inpaint.py', plan.base_config, weights, *filling.options, *common)
         common += ['--num-images', num_images, '--show-steps', 0]
         command = tool('generate.py', plan.base_config, weights, *common)
         if self.processes == 1:
@@ -131,7 +133,7 @@ class SeedRun(SeedParts):
 
     def _read(self, part: str, count: int) -> Samples:
         samples = Samples.read(self.folder / part)
-        return samples if self.plan.inpainting is not None else samples.first(count)
+        return samples if self.plan.holes is not None else samples.first(count)
 
     def selection(self) -> Selection:
         """What was selected; the numbers are those of the images."""
