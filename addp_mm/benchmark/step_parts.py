@@ -12,7 +12,7 @@ from torch import Tensor
 
 from addp_mm.analysis.training_step import TrainingStep
 from addp_mm.benchmark.spans import Spans
-from addp_mm.generation import AlternatingSampler, alternating_sampler
+from addp_mm.generation import AlternatingSampler, alternating_steps
 from addp_mm.models.selfsup import ADDP, PredictorPretrain, TokenizerPretrain, VQGANPretrain, addp, predictor_pretrain
 
 # an object with the name of its function, and the part
@@ -63,8 +63,8 @@ def spans_of_sampler(sampler: AlternatingSampler) -> Spans:
     model: Any = sampler.model
     spans = Spans()
     parts = [(model.predictor, 'forward', PREDICTOR), (model.tokenizer, 'decode', DECODE), *_trained_parts(model)]
-    parts += [(alternating_sampler, name, DRAW) for name in ('sample_ids', 'remask', 'remask_in_order')]
-    for part in (*parts, (alternating_sampler, 'expected_latents', EXPECTED), (model.head, 'forward', HEAD)):
+    parts += [(alternating_steps, name, DRAW) for name in ('sample_ids', 'remask', 'remask_in_order')]
+    for part in (*parts, (alternating_steps, 'expected_latents', EXPECTED), (model.head, 'forward', HEAD)):
         spans.wrap(*part)
     return spans
 

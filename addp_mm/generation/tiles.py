@@ -13,9 +13,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from addp_mm.errors import ConfigError
-from addp_mm.generation.alternating_sampler import AlternatingSampler, Labels, check_batch_size, token_mask
+from addp_mm.generation.alternating_sampler import AlternatingSampler, Labels, check_batch_size
 from addp_mm.generation.class_labels import class_labels
 from addp_mm.generation.sampling_state import Samples, SamplingStep
+from addp_mm.generation.token_mask import token_mask
 
 NO_ID = -1  # of tokens that are in no tile
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from addp_mm.apis import load_published
 from addp_mm.diffusion import NoiseSchedule
-from addp_mm.generation import alternating_sampler
+from addp_mm.generation import alternating_steps
 from addp_mm.generation.alternating_sampler import AlternatingSampler
 from addp_mm.layouts.published import convert_published, published_settings
 from addp_mm.models.backbones import ADDPViT
@@ -116,7 +116,7 @@ def sample(model, reference: Reference) -> dict[str, Tensor]:
     sampler = AlternatingSampler(model, model.latent_size)
     start = sampler.start(*sampler.blank(len(ids)))
     with mock.patch.multiple(
-        alternating_sampler, sample_ids=lambda *_, **__: (ids, torch.zeros(ids.shape)), remask=lambda *_, **__: mask
+        alternating_steps, sample_ids=lambda *_, **__: (ids, torch.zeros(ids.shape)), remask=lambda *_, **__: mask
     ):
         state = sampler.step(start, [torch.Generator()] * len(ids))
     return {

@@ -22,7 +22,7 @@ from helpers.trim_reference import DIGESTED, INTEGERS, WHOLE
 from torch import nn
 
 from addp_mm.diffusion import NoiseSchedule
-from addp_mm.generation import alternating_sampler
+from addp_mm.generation import alternating_steps
 
 
 @pytest.fixture(scope='module')
@@ -90,7 +90,7 @@ def test_a_gradient_into_the_word_embeddings_of_the_head_is_noticed(model, input
 def test_latents_of_the_predictor_in_generation_are_noticed(model, reference, monkeypatch):
     ids, mask = reference.integers['sampling.ids'], reference.mask('sampling.mask1')
     predicted = model.expected_latents(ids, mask)
-    monkeypatch.setattr(alternating_sampler, 'expected_latents', lambda *_: predicted)
+    monkeypatch.setattr(alternating_steps, 'expected_latents', lambda *_: predicted)
     assert pr.beyond_tolerance(pr.sample(model, reference), reference) >= LATENTS_OF_THE_PREDICTOR
 
 
