@@ -7,14 +7,18 @@ outside it stay as they are. Run the same command again to continue an interrupt
 
 from __future__ import annotations
 
-import hashlib
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from addp_mm import sampling_options
 from addp_mm.cli_options import ToolParser, number
 
-INPUTS_KEY = 'addp_mm inputs'  # in the PNG: of which image and mask it is a sample
+if TYPE_CHECKING:
+    from addp_mm.generation.edits import Edit
+    from addp_mm.generation.trajectories.edit_trajectories import EditTrajectories
+
 SHOWN_SAMPLES, SMALLEST_PANEL, LARGEST_PANEL = 8, 128, 512
 
 
@@ -84,176 +88,18 @@ def settings_of(args, model, classes) -> dict:
     return dict(sampling_options.settings_of(args, model, classes), **kept)
 
 
-class Edit:
-    """One image to edit, with its mask.
+def all_edits(pairs, channels: int, args) -> Iterator[Edit]:
+    """Read images and masks, one after the other."""
+    from addp_mm.generation.edits import Edit, Region
 
-    Attributes:
-        name: Path below the folders of the results.
-        inputs: Fingerprint of the image file and the mask file.
-        image: uint8 (H, W, C), with the new canvas.
-        mask: bool (H, W), True where to generate.
-    """
-
-    def __init__(self, pair, channels: int, args) -> None:
-        from addp_mm.datasets.readers.read_mask import read_mask
-        from addp_mm.report.png_name import png_name
-
-        self.name = png_name(pair.name)
-        content = pair.image.read_bytes()
-        image = read(pair.image, lambda: decode(content, channels))
-        mask, digest = None, hashlib.sha256(content)
-        if pair.mask:
-            mask_content = pair.mask.read_bytes()
-            mask = read(pair.mask, lambda: read_mask(mask_content, args.invert_mask))
-            digest.update(mask_content)
-        self.inputs = digest.hexdigest()
-        self.image, self.mask = with_edits(pair, image, mask, args.box, args.outpaint)
-
-    def path(self, out: Path, sample: int) -> Path:
-        """The file of a sample."""
-        return out / sample_name(self.name, sample)
-
-    def is_complete(self, out: Path, sample: int) -> bool:
-        """Whether the file of a sample is complete, and was made of this image and mask."""
-        from PIL import Image
-
-        try:
-            with Image.open(self.path(out, sample), formats=['PNG']) as image:
-                found = image.info.get(INPUTS_KEY)
-                image.verify()
-        except (OSError, SyntaxError):  # Pillow raises SyntaxError for a broken PNG
-            return False
-        return found == self.inputs
-
-
-class TrajectoryRecord:
-    """Trajectories of all samples, one file for each image.
-
-    The samples of image i of N with a mask have the numbers from i · ``--num-samples`` on.
-
-    Args:
-        pairs: All images with their masks.
-        inpainter: The inpainter.
-        channels: Channels of the model.
-        args: The parsed options.
-        settings: What determines the pixels, besides the images and their masks.
-
-    Raises:
-        ConfigError: An image has several tiles, which make no trajectory.
-        TrajectoryError: The folder has trajectories of other images or settings.
-    """
-
-    def __init__(self, pairs, inpainter, channels: int, args, settings: dict) -> None:
-        from addp_mm.generation.trajectories.trajectory_files import TrajectoryFiles, check_settings
-
-        self.files = TrajectoryFiles(Path(args.out) / 'trajectories')
-        self.index_of: dict[str, int] = {}
-        digest = hashlib.sha256()
-        for pair in pairs:
-            edit = Edit(pair, channels, args)
-            if edit.mask.any():
-                require_one_tile(pair, edit, inpainter)
-                digest.update(f'{edit.name}\0{edit.inputs}\0'.encode())
-                self.index_of[edit.name] = len(self.index_of)
-        self.num_samples = args.num_samples
-        self.settings = dict(settings, amp=False, num_samples=args.num_samples, images=digest.hexdigest())
-        total = len(self.index_of) * args.num_samples
-        self.missing = frozenset(self.files.missing(total))
-        if len(self.missing) < total:
-            check_settings(self.files.settings(), self.settings, self.files.folder)
-
-    def number(self, name: str, sample: int) -> int:
-        """Number of a sample of an image."""
-        return self.index_of[name] * self.num_samples + sample
-
-    def write(self, edits: list[Edit], trajectories) -> None:
-        """Write the trajectories of all samples of images, those of one image after the other."""
-        for index, edit in enumerate(edits):
-            own = trajectories[index * self.num_samples : (index + 1) * self.num_samples]
-            self.files.write(self.number(edit.name, 0), own, self.settings)
-
-    def write_names(self) -> None:
-        """Write trajectories/images.json: the image file of each number."""
-        from addp_mm.checkpoints.atomic_write import write_json
-
-        names = {
-            f'{self.number(name, sample):06d}': sample_name(name, sample)
-            for name in self.index_of
-            for sample in range(self.num_samples)
-        }
-        write_json(self.files.folder / 'images.json', names)
-
-
-def require_one_tile(pair, edit: Edit, inpainter) -> None:
-    """Refuse an image of several tiles: a later tile depends on pixels of the earlier ones."""
-    import torch
-
-    from addp_mm.errors import ConfigError
-
-    tiles = len(inpainter.plan(torch.from_numpy(edit.mask)[None])[0])
-    if tiles > 1:
-        raise ConfigError(
-            f'--trajectories: {pair.image} needs {tiles} tiles for its mask, and a trajectory is that of one tile. '
-            'Leave the image out, or give a smaller mask or image'
-        )
-
-
-def sample_name(name: str, sample: int) -> str:
-    """Path of a sample below --out."""
-    return f'images/{sample:03d}/{name}'
-
-
-def read(path: Path, function):
-    """Read an image; the error names the file."""
-    from addp_mm.datasets.errors import DatasetError
-
-    try:
-        return function()
-    except ValueError as error:
-        raise DatasetError(f'{path}: cannot be read as an image ({error}). Replace or remove it.') from error
-
-
-def decode(content: bytes, channels: int):
-    """Pixels of an image file, uint8 (H, W, C), for a model of so many channels."""
-    from addp_mm.datasets.readers.load_multi_channel_image import LoadMultiChannelImage
-    from addp_mm.datasets.readers.read_image import read_rgb
-
-    if channels == 3:
-        return read_rgb(content)
-    return LoadMultiChannelImage(channels, to_float32=False).decode(content)
-
-
-def with_edits(pair, image, mask, box, outpaint):
-    """The image with its new canvas, and the mask of all that is to be generated."""
-    import numpy as np
-
-    from addp_mm.datasets.errors import DatasetError
-    from addp_mm.generation.canvas import add_canvas
-
-    height, width = image.shape[:2]
-    mask = np.zeros((height, width), bool) if mask is None else mask
-    if mask.shape != (height, width):
-        raise DatasetError(
-            f'a mask must have the size of its image: {pair.image} has {width}x{height} pixels, and {pair.mask} '
-            f'{mask.shape[1]}x{mask.shape[0]}'
-        )
-    if box:
-        left, top, box_width, box_height = box
-        if left + box_width > width or top + box_height > height:
-            raise DatasetError(
-                f'--box {",".join(map(str, box))} is not inside {pair.image}, of {width}x{height} pixels'
-            )
-        mask[top : top + box_height, left : left + box_width] = True
-    if outpaint:
-        image, mask = add_canvas(image, mask, *outpaint)
-    return image, mask
+    region = Region(args.invert_mask, args.box, args.outpaint)
+    return (Edit(pair, channels, region) for pair in pairs)
 
 
 def open_edits(pairs, channels: int, args) -> list[Edit]:
     """Read images and masks; those with an empty mask are named and left out."""
     edits = []
-    for pair in pairs:
-        edit = Edit(pair, channels, args)
+    for pair, edit in zip(pairs, all_edits(pairs, channels, args), strict=True):
         if edit.mask.any():
             edits.append(edit)
         else:
@@ -261,7 +107,7 @@ def open_edits(pairs, channels: int, args) -> list[Edit]:
     return edits
 
 
-def write_samples(edits: list[Edit], inpainter, args, out: Path, record: TrajectoryRecord | None) -> int:
+def write_samples(edits: list[Edit], inpainter, args, out: Path, record: EditTrajectories | None) -> int:
     """Generate the samples of images of one size that are missing or broken; return their number.
 
     If one is missing, all are computed, so that an interruption does not change the batches.
@@ -299,22 +145,8 @@ def write_samples(edits: list[Edit], inpainter, args, out: Path, record: Traject
         record.write(edits, samples.trajectories)
     for index in missing:
         edit, sample = jobs[index]
-        write_sample(edit.path(out, sample), samples.images[index], edit.inputs)
+        edit.write(out, sample, samples.images[index])
     return len(missing)
-
-
-def write_sample(path: Path, image, inputs: str) -> None:
-    """Write an image (C, H, W) in [0, 1] atomically, with the fingerprint of its inputs."""
-    from PIL import Image
-    from PIL.PngImagePlugin import PngInfo
-
-    from addp_mm.checkpoints.atomic_write import atomic_path
-
-    pixels = (image * 255).round().byte().permute(1, 2, 0).cpu().numpy()
-    info = PngInfo()
-    info.add_text(INPUTS_KEY, inputs)
-    with atomic_path(path) as partial:
-        Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).save(partial, 'png', pnginfo=info)
 
 
 def write_figure(edit: Edit, args, out: Path) -> None:
@@ -350,7 +182,7 @@ def panel(image):
     return np.pad(np.asarray(shown), ((1, 1), (1, 1), (0, 0)), constant_values=128)
 
 
-def edit_images(pairs, inpainter, channels: int, args, out: Path, record: TrajectoryRecord | None) -> tuple[int, int]:
+def edit_images(pairs, inpainter, channels: int, args, out: Path, record: EditTrajectories | None) -> tuple[int, int]:
     """Write the missing samples and figures; return the numbers of samples and of images."""
     from tqdm import tqdm
 
@@ -383,6 +215,7 @@ def run(args) -> None:
     from addp_mm.engine.device import choose_device
     from addp_mm.folder_lock import lock_folder
     from addp_mm.generation import AlternatingSampler, TiledInpainter
+    from addp_mm.generation.trajectories.edit_trajectories import EditTrajectories
 
     device, out, schedule = choose_device(args.device), Path(args.out), sampling_options.schedule_of(args)
     pairs = find_pairs(args.image, args.mask, excluded=[out])
@@ -402,7 +235,10 @@ def run(args) -> None:
         claim_folder(out / 'images', out / INPAINTING, settings)
         for folder in (out, *(path for path in out.rglob('*') if path.is_dir())):
             remove_partials(folder)
-        record = TrajectoryRecord(pairs, inpainter, channels, args, settings) if args.trajectories else None
+        record = None
+        if args.trajectories:
+            edits = all_edits(pairs, channels, args)
+            record = EditTrajectories(out / 'trajectories', edits, inpainter, args.num_samples, settings)
         written, count = edit_images(pairs, inpainter, channels, args, out, record)
         if record:
             record.write_names()
