@@ -18,7 +18,7 @@ from PIL import Image
 from addp_mm.alignment.figures import CHOSEN, REJECTED, framed, heat_map, steps_heat_map
 from addp_mm.alignment.pipeline.comparison_section import comparison_pictures, comparison_section
 from addp_mm.alignment.pipeline.plan import BASE, NEGATIVE, POSITIVE, Plan
-from addp_mm.alignment.pipeline.samples import Samples, read_if, tiles
+from addp_mm.alignment.pipeline.samples import Samples, tiles
 from addp_mm.alignment.pipeline.seed_run import SeedRun
 from addp_mm.alignment.score_files import read_scores
 from addp_mm.alignment.token_scores import score_ranks
@@ -146,7 +146,7 @@ def _tokens(run: SeedRun, command: str) -> Section:
     scores = read_scores(run.scores_file, samples.numbers, samples.settings)
     row_of = {number: row for row, number in enumerate(samples.numbers)}
     pairs = selection.pairs[:: max(1, len(selection.pairs) // _SHOWN_TOKENS)][:_SHOWN_TOKENS]
-    grid_size = tuple((read_if(run.about_scores) or {})['grid_size'])
+    grid_size = run.grid_size()
     pictures = []
     for pair in pairs:
         for number, colour, side in zip(reversed(pair), (REJECTED, CHOSEN), ('rejected', 'chosen'), strict=True):

@@ -41,7 +41,7 @@ from addp_mm.checkpoints.atomic_write import write_json
 from addp_mm.stages.commands import Commands, tool
 from addp_mm.stages.progress import latest
 from addp_mm.stages.remove_folder import remove_folder
-from addp_mm.stages.stage import Stage
+from addp_mm.stages.stage import Stage, read_json
 from addp_mm.stages.training import finish, train
 
 
@@ -213,6 +213,16 @@ class SeedRun(SeedParts):
     def faults(self) -> list[str]:
         """What suggests that the scores cannot be trusted."""
         return (read_if(self.about_scores) or {}).get('faults', []) if self.plan.has_weights else []
+
+    def grid_size(self) -> tuple[int, int]:
+        """Tokens of an image that has scores, (h, w).
+
+        Raises:
+            StateError: The record of the scores is damaged.
+        """
+        remedy = 'Remove it: the same command computes the scores again'
+        height, width = read_json(self.about_scores, remedy)['grid_size']
+        return height, width
 
     def measured(self, name: str) -> dict[str, Any]:
         """What :func:`~addp_mm.alignment.pipeline.comparison.measure` found of a model."""
