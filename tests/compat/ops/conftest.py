@@ -6,6 +6,7 @@ from types import ModuleType
 
 import pytest
 import torch
+from helpers.watched_operators import WatchedOperators
 
 from addp_mm.compat.mmcv_ext import EXT_NAME, MMCVExtFinder, install_mmcv_ext
 
@@ -29,6 +30,12 @@ def mmcv_ops(monkeypatch, ext):
         if hasattr(module, 'ext_module'):
             monkeypatch.setattr(module, 'ext_module', ext)
     return ops
+
+
+@pytest.fixture
+def watched(ext, mmcv_ops, monkeypatch):
+    """The operators under test, which note that they were called."""
+    return WatchedOperators(ext, monkeypatch)
 
 
 @pytest.fixture(
