@@ -148,14 +148,29 @@ def train_step(
 
 
 def check_step(
-    cfg: Config, model: BaseModel, batch: dict, watched: WatchedOperators | None = None, nodes: frozenset = frozenset()
+    cfg: Config,
+    model: BaseModel,
+    batch: dict,
+    watched: WatchedOperators | None = None,
+    nodes: frozenset = frozenset(),
+    unused: tuple[str, ...] = (),
 ) -> None:
-    """Train a step: finite gradients reach every parameter, and the inputs of the nodes."""
+    """Train a step: finite gradients reach every parameter, and the inputs of the nodes.
+
+    Args:
+        cfg: Config of the model.
+        model: The model.
+        batch: Images and samples of a loader.
+        watched: The operators. Defaults to None.
+        nodes: Kinds of nodes of autograd. Defaults to none.
+        unused: Parameters that the model does not use. Defaults to ().
+    """
     before = {name: weight.detach().clone() for name, weight in model.named_parameters()}
     watch = (lambda total: watched.watch(total, nodes)) if watched else (lambda total: None)
     assert train_step(cfg, model, batch, watch).isfinite()
     trained = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
-    assert [name for name, weight in trained.items() if weight.grad is None] == []
+    assert [name for name, weight in trained.items() if weight.grad is None] == list(unused)
+    trained = {name: weight for name, weight in trained.items() if name not in unused}
     assert all(weight.grad.isfinite().all() and weight.isfinite().all() for weight in trained.values())
     assert any(not torch.equal(weight, before[name]) for name, weight in trained.items())
     if watched:

@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""A small two-stage detector of rotated boxes, as Oriented R-CNN, learns with the operators."""
+"""A small two-stage detector of rotated boxes learns with the operators alone."""
 
 import itertools
 import math

@@ -1,7 +1,9 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Detectors and segmentors of the zoo, at a tiny size, train a step and predict."""
 
+import re
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 import torch
@@ -38,12 +40,7 @@ DEFORM_ATTENTION = POINTS
 CORNER_POOL = Uses(nodes=frozenset({'CummaxBackward0'}))
 ATTENTION = Uses(nodes=frozenset({'SoftmaxBackward0'}))
 
-HOURGLASS = {
-    'backbone.stage_channels': [8] * 6,
-    'backbone.stage_blocks': [1] * 6,
-    'backbone.feat_channel': 32,
-    'backbone.downsample_times': 5,
-}
+HOURGLASS = {'backbone.stage_channels': [8] * 6, 'backbone.stage_blocks': [1] * 6, 'backbone.feat_channel': 32}
 SABL = {
     f'roi_head.bbox_head.{key}': 32
     for key in (
@@ -206,3 +203,11 @@ def test_segmentor(watched, path):
         assert result.pred_sem_seg.data.shape == (1, 64, 64)
         assert result.pred_sem_seg.data.max() < CLASSES
     assert watched.called == case.uses.operators
+
+
+def test_the_docs_list_every_model():
+    doc = (Path(__file__).parents[3] / 'docs/compat.md').read_text()
+    section = doc.split('## Models that were run')[1].split('\n## ')[0]
+    listed = re.findall(r'^\| `(mm\w+::[^`]+)` \|', section, re.M)
+    tested = dict(mmdet=DETECTORS, mmseg=SEGMENTORS)
+    assert sorted(listed) == sorted(f'{package}::{path}' for package, paths in tested.items() for path in paths)
