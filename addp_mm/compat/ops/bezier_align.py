@@ -8,7 +8,7 @@ from torch import Tensor
 
 from .common import compute_dtype, mmcv_op
 from .roi_grid import RoIGrid, bilinear_corners, chunks, roi_grid
-from .weighted_rows import gradient_of_rows, images_of, pixel_rows, weighted_sums
+from .weighted_rows import RowGradient, images_of, pixel_rows, weighted_sums
 
 
 @mmcv_op
@@ -47,7 +47,7 @@ def bezier_align_forward(
     dtype = compute_dtype(input)
     regions = _Regions(beziers.to(dtype), aligned_height, aligned_width, spatial_scale, sampling_ratio, aligned)
     rows, (height, width) = pixel_rows(input.to(dtype)), input.shape[2:]
-    for part in chunks(len(beziers), regions.points * max(4, input.size(1))):
+    for part in chunks(len(beziers), regions.bins * max(regions.samples_of_bin, input.size(1))):
         pooled = weighted_sums(rows, *regions.samples(part, height, width))
         shape = (-1, aligned_height, aligned_width, input.size(1))
         output[part] = pooled.view(shape).permute(0, 3, 1, 2).to(output.dtype)
@@ -70,10 +70,11 @@ def bezier_align_backward(
     dtype = compute_dtype(grad_output)
     regions = _Regions(beziers.to(dtype), aligned_height, aligned_width, spatial_scale, sampling_ratio, aligned)
     images, channels, height, width = grad_input.shape
-    for part in chunks(len(beziers), regions.points * max(4, channels)):
-        flow = grad_output[part].to(dtype).permute(0, 2, 3, 1).reshape(-1, channels)
-        index, weight = regions.samples(part, height, width)
-        grad_input += images_of(gradient_of_rows(flow, index, weight, images * height * width), grad_input.shape)
+    gradient = RowGradient(pixel_rows(grad_output.to(dtype)), images * height * width)
+    sums = torch.arange(len(beziers) * regions.bins, device=grad_output.device).view(len(beziers), -1)
+    for part in chunks(len(beziers), regions.bins * max(regions.samples_of_bin, channels)):
+        gradient.add(sums[part].flatten(), *regions.samples(part, height, width))
+    grad_input += images_of(gradient.total(), grad_input.shape)
 
 
 class _Regions(NamedTuple):
@@ -87,10 +88,14 @@ class _Regions(NamedTuple):
     aligned: bool
 
     @property
-    def points(self) -> int:
-        """Numbers of a channel of a region at most: points, four pixels each."""
-        most = self._grid(slice(None)).valid[0].numel()
-        return self.rows * self.columns * most * 4
+    def bins(self) -> int:
+        """Bins of a region."""
+        return self.rows * self.columns
+
+    @property
+    def samples_of_bin(self) -> int:
+        """Pixels that a bin reads at most: four for each point."""
+        return self._grid(slice(None)).valid[0].numel() * 4
 
     def samples(self, part: slice, height: int, width: int) -> tuple[Tensor, Tensor]:
         """Pixels (S, P) that the S bins of some regions sum, and their weights.

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from .common import compute_dtype, mmcv_op
 from .roi_grid import RoIGrid, bilinear_corners, chunks, roi_grid
-from .weighted_rows import gradient_of_rows, gradient_of_weights, images_of, pixel_rows, weighted_sums
+from .weighted_rows import RowGradient, gradient_of_weights, images_of, pixel_rows, weighted_sums
 
 
 @mmcv_op
@@ -71,23 +71,24 @@ def deform_roi_pool_backward(
     grad, features, boxes, shift = (t.to(dtype) for t in (grad_output, input, rois, offset))
     height, width = features.shape[2:]
     pixels = pixel_rows(features)
-    total = torch.zeros_like(pixels)
+    flows = pixel_rows(grad)  # (K * PH * PW, C)
+    gradient, sums = RowGradient(flows, len(pixels)), torch.arange(len(flows), device=grad.device).view(len(rois), -1)
     grid = roi_grid(boxes, pooled_height, pooled_width, spatial_scale, sampling_ratio, aligned=True)
     for part in chunks(len(rois), _elements(grid, grad_output)):
         y, x, weight = _points(grid, part, shift, gamma)
         index, corner = bilinear_corners(y, x, height, width)
         index = index + _image_start(boxes[part], height * width)
-        flow = grad[part].permute(0, 2, 3, 1).flatten(0, 2)  # (k * PH * PW, C)
-        weights = (corner * weight[..., None]).flatten(0, 2).flatten(1)
-        total += gradient_of_rows(flow, index.flatten(0, 2).flatten(1), weights, len(total))
+        index = index.flatten(0, 2).flatten(1)
+        some = sums[part].flatten()
+        gradient.add(some, index, (corner * weight[..., None]).flatten(0, 2).flatten(1))
         if shift.numel():
-            by_corner = gradient_of_weights(flow, pixels, index.flatten(0, 2).flatten(1)).view(corner.shape)
+            by_corner = gradient_of_weights(flows[some], pixels, index).view(corner.shape)
             inside = corner.sum(-1) > 0
             slopes = _slopes(by_corner, y, x, height, width)
             for axis, extent in enumerate((grid.width, grid.height)):
                 moved = (weight * slopes[axis] * inside).sum((-2, -1)) * gamma * extent[part, None, None]
                 grad_offset[part, axis] += moved.to(grad_offset.dtype)
-    grad_input += images_of(total, features.shape)
+    grad_input += images_of(gradient.total(), features.shape)
 
 
 def _elements(grid: RoIGrid, output: Tensor) -> int:

@@ -8,9 +8,7 @@ import torch
 from torch import Tensor
 
 from .roi_grid import bilinear_corners, chunks
-from .weighted_rows import gradient_of_entries, images_of, pixel_rows, weighted_sums
-
-_PENDING_ENTRIES = 1 << 22  # of a backward pass: so many are sorted at once
+from .weighted_rows import RowGradient, images_of, pixel_rows, weighted_sums
 
 
 class RotatedRoIs(NamedTuple):
@@ -90,23 +88,11 @@ def rotated_pool_gradient(grad: Tensor, rois: RotatedRoIs, shape: torch.Size, sa
     images, channels, height, width = shape
     pooled = (grad.size(2), grad.size(3))
     flow = grad.permute(0, 2, 3, 1).reshape(-1, channels)
-    total = grad.new_zeros(images * height * width, channels)
+    gradient = RowGradient(flow, images * height * width)
     bins = torch.arange(pooled[0] * pooled[1], device=grad.device)
-    pending: list[tuple[Tensor, Tensor, Tensor]] = []
-
-    def flush() -> None:
-        if pending:
-            sums, index, weight = (torch.cat(parts) for parts in zip(*pending, strict=True))
-            total.add_(gradient_of_entries(flow, sums, index, weight, len(total)))
-            pending.clear()
-
     for rows, index, weight in _samples(rois, pooled, (height, width), sampling_ratio, channels):
-        sums = (rows[:, None] * len(bins) + bins).flatten()[:, None].expand_as(index)
-        pending.append((sums.flatten(), index.flatten(), weight.flatten()))
-        if sum(len(entry) for entry, _, _ in pending) > _PENDING_ENTRIES:
-            flush()
-    flush()
-    return images_of(total, shape)
+        gradient.add((rows[:, None] * len(bins) + bins).flatten(), index, weight)
+    return images_of(gradient.total(), shape)
 
 
 def _samples(

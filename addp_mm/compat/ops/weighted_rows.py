@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+_PENDING_ENTRIES = 1 << 22  # so many are sorted at once
+
 
 def pixel_rows(images: Tensor, groups: int = 1) -> Tensor:
     """Turn a batch into rows: (N, C, H, W) -> (N * H * W * groups, C / groups).
@@ -74,6 +76,44 @@ def gradient_of_entries(grad: Tensor, sums: Tensor, index: Tensor, weight: Tenso
     starts = torch.searchsorted(users, torch.arange(count, dtype=users.dtype, device=users.device))
     # faster than the gradient of embedding_bag, which also sorts
     return F.embedding_bag(sums[order], grad, starts, per_sample_weights=weight[order], mode='sum')
+
+
+class RowGradient:
+    """Gradient of :func:`weighted_sums` for the rows, when the sums are computed in parts.
+
+    Entries are collected over the parts, because each addition visits all rows.
+
+    Args:
+        grad: (S, C) gradients of all sums, in the dtype of the computation.
+        count: Number of rows.
+    """
+
+    def __init__(self, grad: Tensor, count: int):
+        self._grad, self._total = grad, grad.new_zeros(count, grad.size(1))
+        self._pending: list[tuple[Tensor, Tensor, Tensor]] = []
+
+    def add(self, sums: Tensor, index: Tensor, weight: Tensor) -> None:
+        """Add some of the sums.
+
+        Args:
+            sums: (s,) int64, which ones.
+            index: (s, K) int32 or int64, rows of each sum.
+            weight: (s, K).
+        """
+        self._pending.append((sums[:, None].expand_as(index).flatten(), index.flatten(), weight.flatten()))
+        if sum(len(entries) for entries, _, _ in self._pending) > _PENDING_ENTRIES:
+            self._flush()
+
+    def total(self) -> Tensor:
+        """The gradient of the rows: (count, C)."""
+        self._flush()
+        return self._total
+
+    def _flush(self) -> None:
+        if self._pending:
+            sums, index, weight = (torch.cat(parts) for parts in zip(*self._pending, strict=True))
+            self._pending.clear()
+            self._total += gradient_of_entries(self._grad, sums, index, weight, len(self._total))
 
 
 def zero_padded_corners(y: Tensor, x: Tensor, height: int | Tensor, width: int | Tensor) -> tuple[Tensor, Tensor]:

@@ -138,6 +138,20 @@ def test_bezier_align(mmcv_ops, generator, device, aligned, ratio, scale):
     )
 
 
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
+def test_a_half_gradient_is_rounded_once(mmcv_ops, ext, generator, monkeypatch, dtype):
+    monkeypatch.setattr('addp_mm.compat.ops.roi_grid._CHUNK_ELEMENTS', 1)  # each region on its own
+    beziers, rois = torch.tensor(CURVES).to(dtype), torch.tensor(ROIS).to(dtype)
+    flow = draw(generator, 3, 2, 2, 3, dtype=dtype), draw(generator, 5, 2, 2, 3, dtype=dtype)
+    found = []
+    for kind in (dtype, torch.float32):
+        by_curve, by_roi = (torch.ones(2, 2, 6, 7, dtype=kind) for _ in range(2))  # gradients are added
+        ext.bezier_align_backward(flow[0].to(kind), beziers.to(kind), by_curve, 2, 3, 0.5, 0, True)
+        ext.prroi_pool_backward(flow[1].to(kind), rois.to(kind), by_roi, 2, 3, 0.5)
+        found.append((by_curve.to(dtype), by_roi.to(dtype)))
+    assert all(map(torch.equal, *found))
+
+
 def test_bezier_align_of_a_plane_is_its_value_at_the_centres(mmcv_ops):
     images = torch.arange(144.0, dtype=torch.float64).view(1, 1, 12, 12)  # 12 * y + x
     x, (upper, lower) = [2.0, 4.0, 6.0, 8.0], (3.0, 9.0)
@@ -187,6 +201,29 @@ def test_prroi_pool(mmcv_ops, generator, device):
             high = y1 + (y2 - y1) * (i + 1) / 2, x1 + (x2 - x1) * (j + 1) / 3
             expected = exact_mean(images[int(image), c].double().numpy(), low, high)
             assert pooled[k, c, i, j].item() == pytest.approx(expected, abs=2e-5)
+
+
+def test_prroi_pool_of_rois_of_many_sizes(ext, generator):
+    images = draw(generator, 1, 1, 30, 40)
+    start, sizes = torch.rand(20, 2, generator=generator) * 20 - 5, 2 ** (torch.arange(20.0) / 3)
+    rois = torch.cat([torch.zeros(20, 1), start, start + torch.stack([sizes, sizes.flip(0)], 1)], 1).double()
+    together, alone = (torch.zeros(20, 1, 1, 2, dtype=torch.float64) for _ in range(2))
+    ext.prroi_pool_forward(images, rois, together, 1, 2, 1.0)
+    for k in range(20):
+        ext.prroi_pool_forward(images, rois[k : k + 1], alone[k : k + 1], 1, 2, 1.0)
+    torch.testing.assert_close(together, alone, atol=1e-12, rtol=0)
+    x1, y1, x2, y2 = rois[0, 1:].tolist()
+    left = exact_mean(images[0, 0].numpy(), (y1, x1), (y2, (x1 + x2) / 2))
+    assert together[0, 0, 0, 0].item() == pytest.approx(left)
+
+
+def test_prroi_pool_reads_no_pixel_beside_a_bin(ext):
+    images = torch.ones(1, 1, 9, 9)
+    images[0, 0, 6:] = images[0, 0, :, 6:] = torch.nan
+    rois, output = torch.tensor([[0.0, 1, 1, 4.5, 4.5], [0, 0, 0, 8, 8]]), torch.zeros(2, 1, 1, 1)
+    ext.prroi_pool_forward(images, rois, output, 1, 1, 1.0)
+    assert output[0].item() == pytest.approx(1)
+    assert output[1].isnan()
 
 
 class PreciseInFloat64(torch.autograd.Function):
