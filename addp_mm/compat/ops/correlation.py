@@ -1,14 +1,16 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Correlation of two feature maps (Dosovitskiy et al., FlowNet, https://arxiv.org/abs/1504.06852)."""
 
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.nn.grad import conv2d_input
 
 from .common import compute_dtype, mmcv_op
+from .taps import FilterAxis, gradient_of_window_sums, window_sums
 
 
 @mmcv_op
@@ -51,21 +53,11 @@ def correlation_forward(
     """
     if output.numel() == 0:
         return
-    dtype = compute_dtype(input1, input2)
-    first, steps = input1.to(dtype), (dilation_patchH, dilation_patchW)
-    border = _border((patchH, patchW), steps)
-    second, size = F.pad(input2.to(dtype), border), first.shape[2:]
-    products = first.new_empty(len(first), patchH * patchW, *size)
-    for number, window in enumerate(_shifts(size, (patchH, patchW), steps)):
-        products[:, number] = (first * second[window]).sum(1)
-    sums = F.conv2d(
-        products.flatten(0, 1)[:, None],
-        first.new_ones(1, 1, kH, kW),
-        stride=(dH, dW),
-        padding=(padH, padW),
-        dilation=(dilationH, dilationW),
-    )
-    output.copy_(sums.view(output.shape))
+    pair = _Pair.of(input1, input2, (patchH, patchW), (dilation_patchH, dilation_patchW))
+    rows = FilterAxis(input1.size(2), output.size(3), kH, 1, dH, padH, dilationH)
+    columns = FilterAxis(input1.size(3), output.size(4), kW, 1, dW, padW, dilationW)
+    for (row, column), window in pair.shifts():
+        output[:, row, column] = window_sums((pair.first * pair.second[window]).sum(1), rows, columns).to(output.dtype)
 
 
 @mmcv_op
@@ -91,39 +83,52 @@ def correlation_backward(
     """Write the gradients of :func:`correlation_forward` to ``grad_input1`` and ``grad_input2``."""
     if grad_output.numel() == 0:
         return
-    dtype = compute_dtype(input1, input2)
-    first, steps = input1.to(dtype), (dilation_patchH, dilation_patchW)
-    border = _border((patchH, patchW), steps)
-    second, size = F.pad(input2.to(dtype), border), first.shape[2:]
-    flows = conv2d_input(
-        (len(first) * patchH * patchW, 1, *size),
-        first.new_ones(1, 1, kH, kW),
-        grad_output.to(dtype).flatten(0, 2)[:, None],
-        stride=(dH, dW),
-        padding=(padH, padW),
-        dilation=(dilationH, dilationW),
-    ).view(len(first), patchH * patchW, 1, *size)
-    by_first, by_second = torch.zeros_like(first), torch.zeros_like(second)
-    for number, window in enumerate(_shifts(size, (patchH, patchW), steps)):
-        by_first.addcmul_(flows[:, number], second[window])
-        by_second[window].addcmul_(flows[:, number], first)
-    left, _, top, _ = border
+    pair = _Pair.of(input1, input2, (patchH, patchW), (dilation_patchH, dilation_patchW))
+    rows = FilterAxis(input1.size(2), grad_output.size(3), kH, 1, dH, padH, dilationH)
+    columns = FilterAxis(input1.size(3), grad_output.size(4), kW, 1, dW, padW, dilationW)
+    by_first, by_second = torch.zeros_like(pair.first), torch.zeros_like(pair.second)
+    for (row, column), window in pair.shifts():
+        flow = gradient_of_window_sums(grad_output[:, row, column].to(by_first.dtype), rows, columns)[:, None]
+        by_first.addcmul_(flow, pair.second[window])
+        by_second[window].addcmul_(flow, pair.first)
     grad_input1.copy_(by_first)
-    grad_input2.copy_(by_second[:, :, top : top + size[0], left : left + size[1]])
+    grad_input2.copy_(by_second[pair.middle])
 
 
-def _border(patch: tuple[int, int], steps: tuple[int, int]) -> tuple[int, int, int, int]:
-    """Zeros around the second map: left, right, top and bottom."""
-    (rows, columns), (down, right) = patch, steps
-    top, left = down * (rows - 1) // 2, right * (columns - 1) // 2
-    return left, right * (columns - 1) - left, top, down * (rows - 1) - top
+class _Pair(NamedTuple):
+    """Two maps, and the shifts of the second one."""
 
+    first: Tensor  # (N, C, H, W)
+    second: Tensor  # the same with a border of zeros
+    patch: tuple[int, int]
+    steps: tuple[int, int]
 
-def _shifts(
-    size: Sequence[int], patch: tuple[int, int], steps: tuple[int, int]
-) -> Iterator[tuple[slice, slice, slice, slice]]:
-    """Windows of the second map, with its border, for all shifts, row by row."""
-    every = slice(None)
-    for top in range(0, patch[0] * steps[0], steps[0]):
-        for left in range(0, patch[1] * steps[1], steps[1]):
-            yield every, every, slice(top, top + size[0]), slice(left, left + size[1])
+    @classmethod
+    def of(cls, first: Tensor, second: Tensor, patch: tuple[int, int], steps: tuple[int, int]) -> '_Pair':
+        """Pad the second map for all shifts.
+
+        Args:
+            first: (N, C, H, W).
+            second: (N, C, H, W).
+            patch: Vertical and horizontal shifts, odd.
+            steps: Pixels from one shift to the next.
+        """
+        dtype = compute_dtype(first, second)
+        bottom, right = (step * (count - 1) for step, count in zip(steps, patch, strict=True))
+        border = (right // 2, right - right // 2, bottom // 2, bottom - bottom // 2)
+        return cls(first.to(dtype), F.pad(second.to(dtype), border), patch, steps)
+
+    @property
+    def middle(self) -> tuple[slice, ...]:
+        """The window without a shift."""
+        down, right = (step * (count - 1) // 2 for step, count in zip(self.steps, self.patch, strict=True))
+        return self._window(down, right)
+
+    def shifts(self) -> Iterator[tuple[tuple[int, int], tuple[slice, ...]]]:
+        """Yield all shifts (row, column), and their windows of the second map."""
+        for row, column in itertools.product(*map(range, self.patch)):
+            yield (row, column), self._window(row * self.steps[0], column * self.steps[1])
+
+    def _window(self, top: int, left: int) -> tuple[slice, ...]:
+        height, width = self.first.shape[2:]
+        return slice(None), slice(None), slice(top, top + height), slice(left, left + width)

@@ -1,10 +1,10 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Resampling by a filter, as in StyleGAN2 (Karras et al., https://arxiv.org/abs/1912.04958)."""
 
-import torch.nn.functional as F
 from torch import Tensor
 
 from .common import compute_dtype, mmcv_op
+from .taps import FilterAxis, filtered
 
 
 @mmcv_op
@@ -43,12 +43,8 @@ def upfirdn2d(
     Returns:
         (N, C, H', W') with W' = (W * upx + padx0 + padx1 - FW) // downx + 1, and H' alike.
     """
-    batch, channels, height, width = input.shape
-    dtype = compute_dtype(input)
-    sparse = input.new_zeros(batch * channels, 1, height, upy, width, upx, dtype=dtype)
-    sparse[:, :, :, 0, :, 0] = input.to(dtype).flatten(0, 1)[:, None]
-    padded = F.pad(sparse.view(batch * channels, 1, height * upy, width * upx), (padx0, padx1, pady0, pady1))
-    kernel = filter.to(dtype) * gain
-    kernel = kernel if flip else kernel.flip(0, 1)
-    output = F.conv2d(padded, kernel[None, None], stride=(downy, downx))
-    return output.view(batch, channels, *output.shape[2:]).to(input.dtype)
+    dtype, (height, width), (rows, columns) = compute_dtype(input), input.shape[2:], filter.shape
+    down = FilterAxis(height, (height * upy + pady0 + pady1 - rows) // downy + 1, rows, upy, downy, pady0)
+    right = FilterAxis(width, (width * upx + padx0 + padx1 - columns) // downx + 1, columns, upx, downx, padx0)
+    taps = filter.to(dtype) * gain
+    return filtered(input.to(dtype), taps if flip else taps.flip(0, 1), down, right).to(input.dtype)

@@ -49,6 +49,13 @@ def test_correlation(mmcv_ops, generator, device, settings):
     assert torch.autograd.gradcheck(layer, few)
 
 
+def test_correlation_of_points_is_a_product(mmcv_ops):
+    first, second = torch.full((1, 2, 1, 3), 2.0), torch.arange(6.0).view(1, 2, 1, 3)
+    found = mmcv_ops.Correlation(max_displacement=1)(first, second)  # shifts in a map of one row
+    assert found[0, 1, :, 0].tolist() == [[0, 6, 10], [6, 10, 14], [10, 14, 0]]
+    assert not found[0, ::2].any()
+
+
 def test_correlation_of_no_image(mmcv_ops):
     empty = torch.zeros(0, 2, 4, 4, requires_grad=True)
     output = mmcv_ops.Correlation(max_displacement=1)(empty, empty)
@@ -62,6 +69,7 @@ RESAMPLINGS = [
     (2, 3, 1, 1, 1, 2, 0, 3),
     (1, 2, 3, 2, 4, 1, -1, 2),
     (2, 1, 2, 1, -2, 3, 1, -1),
+    (4, 6, 2, 4, 3, 1, -3, 9),
 ]
 
 
@@ -98,6 +106,15 @@ def test_upfirdn2d(ext, generator, device, settings, flip):
     half = ext.upfirdn2d(images.half(), taps.float(), *settings, flip, 1.5)
     assert half.dtype == torch.float16
     torch.testing.assert_close(half.double(), found, atol=0.02, rtol=0.01)
+
+
+def test_upfirdn2d_of_no_image(ext):
+    assert ext.upfirdn2d(torch.zeros(0, 2, 3, 4), torch.ones(2, 2), 2, 1, 1, 1, 1, 0, 0, 1, False, 1.0).shape == (
+        0,
+        2,
+        3,
+        8,
+    )
 
 
 def resampler(ext, settings, flip):
