@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from .common import compute_dtype, mmcv_op
-from .weighted_rows import gradient_of_rows, weighted_sums
+from .weighted_rows import gradient_of_rows, gradient_of_weights, weighted_sums
 
 
 @mmcv_op
@@ -23,7 +23,7 @@ def gather_points_forward(
         n: N.
         npoints: Points to pick.
     """
-    _pick(points_tensor, idx_tensor, out_tensor)
+    _gather(points_tensor, idx_tensor, out_tensor)
 
 
 @mmcv_op
@@ -31,7 +31,7 @@ def gather_points_backward(
     grad_out_tensor: Tensor, idx_tensor: Tensor, grad_points_tensor: Tensor, b: int, c: int, n: int, npoints: int
 ) -> None:
     """Add the gradient of :func:`gather_points_forward` to ``grad_points_tensor`` (B, C, N)."""
-    _give_back(grad_out_tensor, idx_tensor, grad_points_tensor)
+    _scatter_add(grad_out_tensor, idx_tensor, grad_points_tensor)
 
 
 @mmcv_op
@@ -50,7 +50,7 @@ def group_points_forward(
         npoints: Number of groups.
         nsample: Points of a group.
     """
-    _pick(points_tensor, idx_tensor, out_tensor)
+    _gather(points_tensor, idx_tensor, out_tensor)
 
 
 @mmcv_op
@@ -65,7 +65,7 @@ def group_points_backward(
     nsample: int,
 ) -> None:
     """Add the gradient of :func:`group_points_forward` to ``grad_points_tensor`` (B, C, N)."""
-    _give_back(grad_out_tensor, idx_tensor, grad_points_tensor)
+    _scatter_add(grad_out_tensor, idx_tensor, grad_points_tensor)
 
 
 @mmcv_op
@@ -200,9 +200,13 @@ def assign_score_withk_forward(
         O: Number of channels.
         aggregate: Not used, as in mmcv.
     """
-    if output.numel():
-        dtype = compute_dtype(points)
-        output += _mixed(points.to(dtype), centers.to(dtype), scores.to(dtype), knn_idx)
+    if output.numel() == 0:
+        return
+    dtype = compute_dtype(points)
+    index, centre_index, weight = _mixtures(scores.to(dtype), knn_idx, N0)
+    mixed = weighted_sums(points.to(dtype).flatten(0, 2), index, weight)
+    mixed -= weighted_sums(centers.to(dtype).flatten(0, 2), centre_index, weight)
+    output += mixed.view(B, N1, K, O).permute(0, 3, 1, 2)
 
 
 @mmcv_op
@@ -227,21 +231,36 @@ def assign_score_withk_backward(
     if grad_out.numel() == 0:
         return
     dtype = compute_dtype(points)
-    leaves = [t.to(dtype).detach().clone().requires_grad_() for t in (points, centers, scores)]
-    with torch.enable_grad():
-        mixed = _mixed(leaves[0], leaves[1], leaves[2], knn_idx)
-    totals = grad_points, grad_centers, grad_scores
-    for total, grad in zip(totals, torch.autograd.grad(mixed, leaves, grad_out.to(dtype)), strict=True):
-        total += grad
+    index, centre_index, weight = _mixtures(scores.to(dtype), knn_idx, N0)
+    flow = grad_out.to(dtype).permute(0, 2, 3, 1).reshape(-1, O)
+    by_score = torch.zeros_like(weight)
+    for table, total, rows, sign in ((points, grad_points, index, 1), (centers, grad_centers, centre_index, -1)):
+        total += gradient_of_rows(flow, rows, sign * weight, table[..., 0].numel()).view_as(total)
+        by_score += sign * gradient_of_weights(flow, table.to(dtype).flatten(0, 2), rows)
+    grad_scores += by_score.view_as(grad_scores) * _exists(knn_idx, N0)[..., None]
 
 
-def _mixed(points: Tensor, centers: Tensor, scores: Tensor, neighbours: Tensor) -> Tensor:
-    """(B, O, N1, K), with gradients."""
-    count = points.size(1)
-    exists = (neighbours >= 0) & (neighbours < count)
-    row = _rows_of_batch(neighbours.clamp(0, count - 1), count)
-    offsets = points.flatten(0, 1)[row] - centers.flatten(0, 1)[row[..., :1]]  # (B, N1, K, M, O)
-    return torch.einsum('bnkmo,bnkm->bonk', offsets, scores * exists[..., None])
+def _mixtures(scores: Tensor, neighbours: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Which rows of the points and of the centres each neighbour mixes.
+
+    Args:
+        scores: (B, N1, K, M).
+        neighbours: (B, N1, K).
+        count: Number of points.
+
+    Returns:
+        Two (B * N1 * K, M) int64 rows of flat features (B * N0 * M, O), and their weights.
+    """
+    matrices = scores.size(3)
+    point = _rows_of_batch(neighbours.clamp(0, count - 1), count)
+    index = point[..., None] * matrices + torch.arange(matrices, device=scores.device)
+    weight = scores * _exists(neighbours, count)[..., None]
+    centre = index[:, :, :1].expand_as(index)
+    return index.flatten(0, 2), centre.flatten(0, 2), weight.flatten(0, 2)
+
+
+def _exists(index: Tensor, count: int | Tensor) -> Tensor:
+    return (index >= 0) & (index < count)
 
 
 def _rows_of_batch(index: Tensor, count: int) -> Tensor:
@@ -254,18 +273,20 @@ def _rows_of_scenes(counts: Tensor, index: Tensor, index_counts: Tensor) -> tupl
     """Rows for indices (M, S) into scenes with ``counts`` rows each, and which of them exist."""
     scene = torch.arange(len(counts), device=index.device).repeat_interleave(index_counts.long())
     counts, index = counts.long(), index.long()
-    exists = (index >= 0) & (index < counts[scene, None])
+    exists = _exists(index, counts[scene, None])
     start = (counts.cumsum(0) - counts)[scene, None]
     return torch.where(exists, index + start, 0), exists
 
 
-def _pick(points: Tensor, index: Tensor, output: Tensor) -> None:
+def _gather(points: Tensor, index: Tensor, output: Tensor) -> None:
+    """Fill ``output`` (B, C, ...) with columns of points (B, C, N), from indices (B, ...)."""
     channels = points.size(1)
     index = index.long().flatten(1)[:, None].expand(-1, channels, -1)
     output.copy_(points.gather(2, index).view(output.shape))
 
 
-def _give_back(flow: Tensor, index: Tensor, total: Tensor) -> None:
+def _scatter_add(flow: Tensor, index: Tensor, total: Tensor) -> None:
+    """Add the gradient of :func:`_gather` to ``total`` (B, C, N)."""
     batch, channels, count = total.shape
     dtype = compute_dtype(flow)
     row = _rows_of_batch(index, count).flatten()

@@ -112,7 +112,7 @@ def _rounded_up(sizes: Tensor) -> Tensor:
 def _samples(
     rois: Tensor, bins: tuple[int, int], scale: float, shape: torch.Size, window: tuple[int, int]
 ) -> tuple[Tensor, Tensor]:
-    """Pixels (k, S, P) that the S bins of RoIs sum, and their weights, with gradients for ``rois``."""
+    """Pixels (k, S, P) that the S bins of RoIs sum; their weights, with gradients for ``rois``."""
     height, width = shape[2:]
     corners = rois[:, 1:] * scale
     row, by_row = _axis(corners[:, 1], corners[:, 3], bins[0], height, window[0])  # (k, PH, GH)

@@ -142,6 +142,9 @@ def test_scores_are_assigned(mmcv_ops, generator, device):
                     offset = points[b, neighbour] - centres[b, neighbours[b, n, 0]]
                     expected[b, :, n, k] = scores[b, n, k] @ offset
     torch.testing.assert_close(found, expected)
+    half = mmcv_ops.assign_score_withk(scores.half(), points.half(), centres.half(), neighbours)
+    assert half.dtype == torch.float16
+    torch.testing.assert_close(half.double(), expected, atol=0.02, rtol=0.01)
     leaves = [t.requires_grad_() for t in (scores, points, centres)]
     assert torch.autograd.gradcheck(lambda *given: mmcv_ops.assign_score_withk(*given, neighbours), leaves)
 
