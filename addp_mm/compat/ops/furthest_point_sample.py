@@ -55,6 +55,6 @@ def _sample(distances_from: Callable[[Tensor], Tensor], nearest: Tensor, picked:
     last = torch.zeros(len(picked), dtype=torch.long, device=picked.device)
     picked[:, 0] = 0
     for step in range(1, picked.size(1)):
-        nearest.copy_(torch.minimum(nearest, distances_from(last).to(nearest.dtype)))
+        nearest.copy_(torch.fmin(nearest, distances_from(last).to(nearest.dtype)))  # NaN changes nothing
         last = nearest.argmax(1)
         picked[:, step] = last

@@ -70,7 +70,7 @@ def _nms(
 def _shared(first: Tensor, second: Tensor) -> Tensor:
     """Areas that boxes share, seen from above: (M, 7), (N, 7) -> (M, N)."""
     one, other = (rotated_boxes(boxes[:, [0, 1, 3, 4, 6]]).polygons for boxes in (first, second))
-    return shared_areas(one, other, _areas_with_margin)
+    return shared_areas(one, other, _areas_with_margin, gap=_MARGIN * 2**0.5)
 
 
 def _areas_with_margin(first: Tensor, second: Tensor) -> Tensor:

@@ -40,10 +40,13 @@ def min_area_polygons(pointsets: Tensor, polygons: Tensor) -> None:
 
 
 def _first_quadrant(sides: Tensor) -> Tensor:
-    """Directions of sides (..., 2), after quarter turns to x > 0 and y >= 0; x without length."""
+    """Directions of sides (..., 2), after quarter turns to x > 0 and y >= 0; x without length.
+
+    As in the compiled operator, the side (0, -1) is turned by half a turn, not by a quarter.
+    """
     x, y = sides.unbind(-1)
     length = sides.norm(dim=-1)
-    turned = [(x > 0) & (y >= 0), (x <= 0) & (y > 0), (x < 0) & (y <= 0), (x >= 0) & (y < 0)]
+    turned = [(x > 0) & (y >= 0), (x <= 0) & (y > 0), (x <= 0) & (y <= 0) & (length > 0), (x > 0) & (y < 0)]
     pairs = [(x, y), (y, -x), (-x, -y), (-y, x)]
     unit = torch.stack([torch.ones_like(x), torch.zeros_like(x)], -1)
     for here, pair in zip(turned, pairs, strict=True):

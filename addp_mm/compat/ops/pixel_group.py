@@ -48,7 +48,7 @@ def pixel_group(
 
     def is_close(pixels: np.ndarray, offers: np.ndarray) -> np.ndarray:
         far = vectors[grown.without_border(pixels)] - means[offers]
-        return np.einsum('pc,pc->p', far, far) < limit
+        return ~(np.einsum('pc,pc->p', far, far) >= limit)  # NaN is close, as in mmcv
 
     grown.grow(seeds, grown.padded(mask.cpu().numpy() != 0), columns_first=True, accepts=is_close)
     return _instances(grown.values(), scores, kernel_region_num)

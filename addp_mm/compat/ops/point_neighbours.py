@@ -227,15 +227,16 @@ def _fill_with_first(index: Tensor, inside: Tensor) -> None:
 def _nearest(points: Tensor, others: Tensor, number: int) -> tuple[Tensor, Tensor]:
     """Squared distances and indices (B, M, number) of the nearest others, the first of equal ones.
 
-    Inf and 0 where there are not as many.
+    Inf and 0 where there are not as many. A distance of NaN is none.
     """
     batch, count = points.shape[:2]
     distance = torch.full((batch, count, number), torch.inf, dtype=compute_dtype(points), device=points.device)
     index = torch.zeros(batch, count, number, dtype=torch.long, device=points.device)
     for part in chunks(count, batch * others.size(1)):
         between = squared_distances(points[:, part], others)
+        between.masked_fill_(between.isnan(), torch.inf)
         for rank in range(min(number, others.size(1))):
             near, found = between.min(2)
-            distance[:, part, rank], index[:, part, rank] = near, found
+            distance[:, part, rank], index[:, part, rank] = near, found * (near < torch.inf)
             between.scatter_(2, found[..., None], torch.inf)
     return distance, index

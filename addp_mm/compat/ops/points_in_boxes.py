@@ -6,6 +6,9 @@ from torch import Tensor
 
 from .common import compute_dtype, mmcv_op
 from .point_neighbours import first_of
+from .roi_grid import chunks
+
+_NUMBERS_OF_PAIR = 8  # in memory for a point and a box
 
 
 @mmcv_op
@@ -19,12 +22,12 @@ def points_in_boxes_part_forward(boxes_tensor: Tensor, pts_tensor: Tensor, box_i
         box_idx_of_points_tensor: (B, M) int32; filled in place; stays as it is where a point is in
             no box.
     """
-    number = boxes_tensor.size(1)
-    if number == 0:
+    if boxes_tensor.size(1) == 0:
         return
-    first = first_of(inside_boxes(boxes_tensor, pts_tensor).transpose(1, 2), 1)[0][..., 0]
-    found = torch.where(first < number, first, box_idx_of_points_tensor)
-    box_idx_of_points_tensor.copy_(found)
+    for part in chunks(pts_tensor.size(1), len(boxes_tensor) * boxes_tensor.size(1)):
+        found, first = inside_boxes(boxes_tensor, pts_tensor[:, part]).max(1)  # the first of equal ones
+        index = box_idx_of_points_tensor[:, part]
+        index.copy_(torch.where(found, first, index))
 
 
 @mmcv_op
@@ -62,16 +65,19 @@ def roipoint_pool3d_forward(
     samples = pooled_features.size(2)
     if pooled_features.numel() == 0:
         return
-    found, number = first_of(inside_boxes(boxes3d, xyz), samples)
-    empty = number == 0
-    pooled_empty_flag.masked_fill_(empty, 1)
     if xyz.size(1) == 0:
+        pooled_empty_flag.fill_(1)
         return
-    turn = torch.arange(samples, device=xyz.device) % number.clamp(min=1)[..., None]
-    index = found.gather(2, turn).clamp(max=xyz.size(1) - 1)
     batch = torch.arange(len(xyz), device=xyz.device).view(-1, 1, 1)
-    chosen = torch.cat([xyz[batch, index], pts_feature[batch, index]], dim=3)
-    pooled_features.copy_(torch.where(empty[..., None, None], pooled_features, chosen))
+    for part in chunks(boxes3d.size(1), len(xyz) * max(xyz.size(1), pooled_features[0, 0].numel())):
+        found, number = first_of(inside_boxes(boxes3d[:, part], xyz), samples)
+        empty = number == 0
+        pooled_empty_flag[:, part].masked_fill_(empty, 1)
+        turn = torch.arange(samples, device=xyz.device) % number.clamp(min=1)[..., None]
+        index = found.gather(2, turn).clamp(max=xyz.size(1) - 1)
+        chosen = torch.cat([xyz[batch, index], pts_feature[batch, index]], dim=3)
+        pooled = pooled_features[:, part]
+        pooled.copy_(torch.where(empty[..., None, None], pooled, chosen))
 
 
 def inside_boxes(boxes: Tensor, points: Tensor) -> Tensor:
@@ -79,16 +85,19 @@ def inside_boxes(boxes: Tensor, points: Tensor) -> Tensor:
 
     The upper and the lower face belong to a box; the other ones do not.
     """
-    position = positions_in_boxes(boxes, points).abs()
-    half = boxes[:, :, None, 3:6].to(position.dtype) / 2
-    return (position[..., :2] < half[..., :2]).all(3) & (position[..., 2] <= half[..., 2])
+    inside = torch.empty(*boxes.shape[:2], points.size(1), dtype=torch.bool, device=points.device)
+    for part in chunks(boxes.size(1), len(boxes) * points.size(1) * _NUMBERS_OF_PAIR):
+        some = boxes[:, part, None]
+        x, y, z = positions_in_boxes(some, points[:, None])
+        half_x, half_y, half_z = (some[..., 3:6].to(x.dtype) / 2).unbind(-1)
+        inside[:, part] = (x.abs() < half_x) & (y.abs() < half_y) & (z.abs() <= half_z)
+    return inside
 
 
-def positions_in_boxes(boxes: Tensor, points: Tensor) -> Tensor:
-    """Positions from the centres, along the sides: (B, T, 7), (B, M, 3) -> (B, T, M, 3)."""
+def positions_in_boxes(boxes: Tensor, points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Positions from the centres, along the sides: (..., 7), (..., 3) -> three tensors (...)."""
     dtype = compute_dtype(boxes, points)
-    boxes, points = boxes.to(dtype)[:, :, None], points.to(dtype)[:, None]
+    boxes, points = boxes.to(dtype), points.to(dtype)
     x, y = (points[..., axis] - boxes[..., axis] for axis in (0, 1))
-    z = points[..., 2] - (boxes[..., 2] + boxes[..., 5] / 2)
     cos, sin = boxes[..., 6].cos(), boxes[..., 6].sin()
-    return torch.stack([x * cos + y * sin, y * cos - x * sin, z], dim=3)
+    return x * cos + y * sin, y * cos - x * sin, points[..., 2] - (boxes[..., 2] + boxes[..., 5] / 2)

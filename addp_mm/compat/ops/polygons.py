@@ -44,7 +44,7 @@ def signed_areas(corners: Tensor) -> Tensor:
     return cross(rays, rays.roll(-1, 1)).sum(1) / 2
 
 
-def shared_areas(first: Polygons, second: Polygons, areas_of: PairAreas) -> Tensor:
+def shared_areas(first: Polygons, second: Polygons, areas_of: PairAreas, gap: float = 0.0) -> Tensor:
     """Areas that polygons share, all with all.
 
     Only pairs whose bounding boxes touch are computed. A polygon with NaN or Inf shares nothing.
@@ -53,6 +53,7 @@ def shared_areas(first: Polygons, second: Polygons, areas_of: PairAreas) -> Tens
         first: N polygons.
         second: M polygons.
         areas_of: The area that two polygons share, such as :func:`intersection_areas`.
+        gap: Largest distance of bounding boxes of polygons that may share something. Defaults to 0.
 
     Returns:
         (N, M).
@@ -60,7 +61,7 @@ def shared_areas(first: Polygons, second: Polygons, areas_of: PairAreas) -> Tens
     shared = first.corners.new_zeros(len(first.center), len(second.center))
     step = max(_CHUNK_BOXES // max(len(second.center), 1), 1)
     for start in range(0, len(first.center), step):
-        rows, columns = _touching(first, second, slice(start, start + step))
+        rows, columns = _touching(first, second, slice(start, start + step), gap)
         shared[rows, columns] = shared_areas_of_pairs(first, second, rows, columns, areas_of)
     return shared
 
@@ -90,9 +91,9 @@ def shared_areas_of_pairs(
     return torch.cat(parts).nan_to_num(nan=0, posinf=0)
 
 
-def _touching(first: Polygons, second: Polygons, part: slice) -> tuple[Tensor, Tensor]:
-    """Pairs whose bounding boxes touch: two tensors (P,) of indices."""
-    low, high = (first.center + edge for edge in (first.corners.amin(1), first.corners.amax(1)))
+def _touching(first: Polygons, second: Polygons, part: slice, gap: float) -> tuple[Tensor, Tensor]:
+    """Pairs whose bounding boxes are at most ``gap`` apart: two tensors (P,) of indices."""
+    low, high = (first.center + edge for edge in (first.corners.amin(1) - gap, first.corners.amax(1) + gap))
     other_low, other_high = (second.center + edge for edge in (second.corners.amin(1), second.corners.amax(1)))
     touch = (low[part, None, 0] <= other_high[:, 0]) & (high[part, None, 0] >= other_low[:, 0])
     touch &= (low[part, None, 1] <= other_high[:, 1]) & (high[part, None, 1] >= other_low[:, 1])

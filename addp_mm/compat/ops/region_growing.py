@@ -58,8 +58,9 @@ class LabelMap:
             asked = np.flatnonzero(allowed[targets] & (self.flat[targets] <= 0))
             if accepts is not None:
                 asked = asked[accepts(targets[asked], offers[asked])]
-            # of several offers to a pixel the first one wins: it is written last
-            winner[targets[asked[::-1]]] = asked[::-1]
-            won = asked[winner[targets[asked]] == asked]
+            wanted = targets[asked]
+            winner[wanted] = len(targets)
+            np.minimum.at(winner, wanted, asked)  # of several offers to a pixel the first one wins
+            won = asked[winner[wanted] == asked]
             self.flat[targets[won]] = offers[won]
             front = targets[won]

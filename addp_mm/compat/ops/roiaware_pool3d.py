@@ -78,7 +78,7 @@ def roiaware_pool3d_backward(
 def _cells(rois: Tensor, points: Tensor, size: torch.Size) -> tuple[Tensor, Tensor, Tensor]:
     """Box, point and flat cell of each point in a box, in order of boxes and points: int64."""
     box, point = inside_boxes(rois[None], points[None])[0].nonzero(as_tuple=True)
-    position = positions_in_boxes(rois[None], points[None])[0][box, point]
+    position = torch.stack(positions_in_boxes(rois[box], points[point]), 1)
     sides = rois[box, 3:6].to(position.dtype)
     count = torch.tensor(size, device=rois.device)
     cell = ((position + sides / 2) / (sides / count)).long()
@@ -87,11 +87,11 @@ def _cells(rois: Tensor, points: Tensor, size: torch.Size) -> tuple[Tensor, Tens
 
 
 def _max_forward(values: Tensor, cell: Tensor, point: Tensor, pooled: Tensor, argmax: Tensor) -> None:
-    index = cell[:, None].expand_as(values)
+    index, values = cell[:, None].expand_as(values), values.masked_fill(values.isnan(), -torch.inf)
     highest = torch.full(pooled.shape, -torch.inf, dtype=values.dtype, device=values.device)
     highest.scatter_reduce_(0, index, values, 'amax')
     none = torch.iinfo(torch.int64).max
-    # the first point that has the maximum
+    # the first point that has the maximum; NaN, like -Inf, is none
     candidates = torch.where((values == highest[cell]) & (values > -torch.inf), point[:, None], none)
     best = torch.full(pooled.shape, none, device=values.device).scatter_reduce_(0, index, candidates, 'amin')
     pooled.copy_(torch.where(best < none, highest, pooled))

@@ -5,8 +5,8 @@ import torch
 from torch import Tensor
 
 from .common import compute_dtype, mmcv_op
-from .point_neighbours import ranks_of_sorted
 
+_LARGEST_KEY = torch.iinfo(torch.int64).max
 _REDUCTIONS = {'max': 'amax', 'sum': 'sum', 'mean': 'mean'}
 
 
@@ -58,23 +58,19 @@ def hard_voxelize_forward(
         NDim: 3.
         deterministic: Not used; the result is always the same.
     """
-    places = _voxels(points, voxel_size, coors_range, NDim)
-    inside = (places[:, 0] >= 0).nonzero()[:, 0]
-    found, voxel = torch.unique(places[inside], dim=0, return_inverse=True)
-    first = torch.full((len(found),), len(points), device=points.device)
-    first.scatter_reduce_(0, voxel, inside, 'amin')
-    by_first = first.argsort()[:max_voxels]
-    number = torch.full_like(first, -1)
+    position = _voxels(points, voxel_size, coors_range, NDim)
+    inside = (position[:, 0] >= 0).nonzero()[:, 0]
+    order, voxel, count = _sorted_by_voxel(position[inside])
+    order = inside[order]
+    start = count.cumsum(0) - count
+    by_first = order[start].argsort()[:max_voxels]
+    number = torch.full_like(start, -1)
     number[by_first] = torch.arange(len(by_first), device=points.device)
-    number, order = number[voxel].sort(stable=True)
-    rank = ranks_of_sorted(number)
+    number, rank = number[voxel], torch.arange(len(order), device=points.device) - start[voxel]
     kept = (number >= 0) & (rank < max_points)
-    number, rank = number[kept], rank[kept]
-    voxels[number, rank] = points[inside[order][kept]]
-    coors[: len(by_first)] = found[by_first].to(coors.dtype)
-    num_points_per_voxel[: len(by_first)] = torch.bincount(number, minlength=len(by_first)).to(
-        num_points_per_voxel.dtype
-    )
+    voxels[number[kept], rank[kept]] = points[order[kept]]
+    coors[: len(by_first)] = position[order[start[by_first]]].to(coors.dtype)
+    num_points_per_voxel[: len(by_first)] = count[by_first].clamp(max=max_points).to(num_points_per_voxel.dtype)
     voxel_num.fill_(len(by_first))
 
 
@@ -93,19 +89,17 @@ def dynamic_point_to_voxel_forward(
         (M, C) features, (M, D) sorted voxels, (N,) int32 voxel of each point, -1 for none, and (M,)
         int32 number of points.
     """
-    if len(feats) == 0:
-        none = coors.new_empty(0, dtype=torch.int32)
-        return feats.clone(), coors.clone(), none, none.clone()
-    marked = coors.masked_fill((coors < 0).any(1, keepdim=True), -1)
-    voxels, voxel, number = torch.unique(marked, dim=0, return_inverse=True, return_counts=True)
-    if bool(voxels[0, 0] < 0):
-        voxels, voxel, number = voxels[1:], voxel - 1, number[1:]
-    inside = voxel >= 0
-    values = feats.to(compute_dtype(feats))[inside]
-    index = voxel[inside, None].expand_as(values)
+    inside = (coors >= 0).all(1).nonzero()[:, 0]
+    order, voxel, count = _sorted_by_voxel(coors[inside])
+    order = inside[order]
+    voxels = coors[order[count.cumsum(0) - count]]
+    voxel_of_point = torch.full((len(feats),), -1, dtype=torch.int32, device=feats.device)
+    voxel_of_point[order] = voxel.int()
+    values = feats.to(compute_dtype(feats))[order]
     reduced = values.new_zeros(len(voxels), feats.size(1))
+    index = voxel[:, None].expand_as(values)
     reduced.scatter_reduce_(0, index, values, _REDUCTIONS[reduce_type], include_self=False)
-    return reduced.to(feats.dtype), voxels, voxel.int(), number.int()
+    return reduced.to(feats.dtype), voxels, voxel_of_point, count.int()
 
 
 @mmcv_op
@@ -144,6 +138,37 @@ def _voxels(points: Tensor, voxel_size: Tensor, coors_range: Tensor, dims: int) 
     dtype, device = compute_dtype(points), points.device
     size, low, high = (t.float().to(device) for t in (voxel_size, coors_range[:dims], coors_range[dims:]))
     count = ((high - low) / size + 0.5).floor()
-    place = ((points[:, :dims].to(dtype) - low) / size).floor()
-    inside = ((place >= 0) & (place < count)).all(1, keepdim=True)
-    return torch.where(inside, place, -1).long().flip(1)
+    position = ((points[:, :dims].to(dtype) - low) / size).floor()
+    inside = ((position >= 0) & (position < count)).all(1, keepdim=True)
+    return torch.where(inside, position, -1).long().flip(1)
+
+
+def _sorted_by_voxel(voxels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Sort points by their voxels (N, D), which are not negative.
+
+    Returns:
+        (N,) int64 order of the points, stable; (N,) int64 number of the voxel of each sorted point;
+        (M,) int64 points of each voxel.
+    """
+    key, order = _keys(voxels).sort(stable=True)
+    _, voxel, count = key.unique_consecutive(return_inverse=True, return_counts=True)
+    return order, voxel, count
+
+
+def _keys(voxels: Tensor) -> Tensor:
+    """One int64 for each voxel, in the same order, because rows of a tensor sort slowly."""
+    if len(voxels) == 0:
+        return voxels.new_empty(0, dtype=torch.long)
+    key, number = torch.zeros(len(voxels), dtype=torch.long, device=voxels.device), 1
+    for column, largest in zip(voxels.long().unbind(1), voxels.amax(0).tolist(), strict=True):
+        size = largest + 1
+        if number * size > _LARGEST_KEY:
+            (key, number), (column, size) = _ranks(key), _ranks(column)
+        key, number = key * size + column, number * size
+    return key
+
+
+def _ranks(values: Tensor) -> tuple[Tensor, int]:
+    """Rank of each value among the distinct ones, and the number of these."""
+    distinct, rank = values.unique(return_inverse=True)
+    return rank, len(distinct)

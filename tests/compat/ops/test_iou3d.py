@@ -32,6 +32,14 @@ def test_shared_areas(mmcv_ops, device):
     assert mmcv_ops.boxes_overlap_bev(boxes[:0], boxes).shape == (0, 7)
 
 
+@pytest.mark.parametrize('apart,area', [(0.004, 0.008), (0.02, 0.0)])
+def test_the_margin_joins_boxes_that_are_apart(ext, apart, area):
+    boxes = torch.tensor([[0.0, 0, 0, 2, 2, 1, 0], [2 + apart, 0, 0, 2, 2, 1, 0]], dtype=torch.float64)
+    found = torch.zeros(2, 2, dtype=torch.float64)
+    ext.iou3d_boxes_overlap_bev_forward(boxes, boxes, found)
+    torch.testing.assert_close(found, torch.tensor([[4, area], [area, 4]], dtype=torch.float64))
+
+
 def greedy(boxes, order, threshold, turned):
     kept = []
     for index in order:

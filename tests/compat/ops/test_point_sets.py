@@ -182,6 +182,12 @@ def test_smallest_rectangles_of_points_and_lines(mmcv_ops):
     torch.testing.assert_close(found[1], torch.tensor([8.0, 16, 0, 0, 0, 0, 8, 16]), atol=1e-5, rtol=0)
 
 
+def test_the_smallest_rectangle_on_a_side_against_y(mmcv_ops):
+    outline = [0, 0, 3.9, 0.4, 4, 1, 3.9, 1.6, 0, 2]  # the last side is (0, -2)
+    found = mmcv_ops.min_area_polygons(torch.tensor([outline + [1.0] * 8]))
+    torch.testing.assert_close(found, torch.tensor([[4.0, 2, 4, 0, 0, 0, 0, 2]]))
+
+
 def loop_points_in(points, polygons):
     """Crossings of a ray to the right, counted until the point is on the outline."""
     output = torch.zeros(len(points), len(polygons))

@@ -39,6 +39,25 @@ def test_three_nearest_of_two_points(mmcv_ops):
     assert mmcv_ops.three_nn(torch.zeros(1, 0, 3), torch.zeros(1, 2, 3))[0].shape == (1, 0, 3)
 
 
+def test_points_with_nan_are_not_near(ext, mmcv_ops):
+    points = torch.tensor([[[math.nan, 0, 0], [3.0, 0, 0], [0, math.nan, 0], [1.0, 0, 0]]])
+    distance, index = mmcv_ops.three_nn(torch.zeros(1, 2, 3), points)
+    assert distance.tolist() == [[[1, 3, math.inf]] * 2]
+    assert index.tolist() == [[[3, 1, 0]] * 2]
+    distance, index = mmcv_ops.three_nn(points[:, :1], points)
+    assert distance.isinf().all()
+    assert not index.any()
+    near, _, index, _ = mmcv_ops.chamfer_distance(torch.zeros(1, 1, 2), points[..., :2])
+    assert (near.item(), index.item()) == (1, 3)
+    index, distance = nearest(ext, points.expand(2, -1, -1), torch.zeros(2, 1, 3), 3)
+    assert index[0].tolist() == [[3, 1, 0]]
+    assert distance[0].tolist() == [[1, 9, 1e10]]
+    far, index = torch.full((1, 4), 1e10), torch.zeros(1, 3, dtype=torch.int32)
+    ext.furthest_point_sampling_forward(points.roll(-1, 1), far, index, b=1, n=4, m=3)
+    assert index.tolist() == [[0, 1, 1]]  # it stays far from all
+    assert far.tolist() == [[0, 1e10, 4, 1e10]]
+
+
 def nearest(ext, points, centres, number):
     index = torch.full((len(centres), centres.size(1), number), 9, dtype=torch.int32)
     distance = torch.zeros(index.shape)

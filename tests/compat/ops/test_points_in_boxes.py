@@ -53,6 +53,22 @@ def test_a_face_above_or_below_belongs_to_a_box(mmcv_ops):
     assert mmcv_ops.points_in_boxes_cpu(points, box).flatten().tolist() == [1, 1, 0, 0]
 
 
+def test_points_in_boxes_in_parts(ext, generator, monkeypatch):
+    boxes, points = scenes(generator)
+
+    def found():
+        every, first = torch.zeros(2, 20, 3, dtype=torch.int32), torch.full((2, 20), -1, dtype=torch.int32)
+        pooled, empty = torch.zeros(2, 3, 6, 4), torch.zeros(2, 3, dtype=torch.int32)
+        ext.points_in_boxes_all_forward(boxes, points, every)
+        ext.points_in_boxes_part_forward(boxes, points, first)
+        ext.roipoint_pool3d_forward(points, boxes, points[..., :1], pooled, empty)
+        return every, first, pooled, empty
+
+    whole = found()
+    monkeypatch.setattr('addp_mm.compat.ops.roi_grid._CHUNK_ELEMENTS', 1)
+    assert all(map(torch.equal, found(), whole))
+
+
 def test_points_of_boxes_are_sampled(mmcv_ops, generator):
     boxes, points = scenes(generator)
     features = torch.randn(2, 20, 2, generator=generator)
@@ -93,6 +109,15 @@ def test_cells_of_boxes(mmcv_ops, generator, mode, most):
     assert torch.autograd.gradcheck(lambda values: layer(boxes, points, values), features)
     assert layer(boxes[:0], points, features).shape == (0, 2, 3, 1, 2)
     assert not layer(boxes, points[:0], features[:0]).any()
+
+
+def test_the_maximum_of_a_cell_leaves_out_nan(mmcv_ops):
+    box, points = torch.tensor([[0.0, 0, 0, 2, 2, 2, 0]]), torch.tensor([[0.0, 0, 1]]).expand(3, 3).contiguous()
+    features = torch.tensor([[1.0, math.nan], [math.nan, math.nan], [-math.inf, math.nan]], requires_grad=True)
+    pooled = mmcv_ops.RoIAwarePool3d(1, 8, 'max')(box, points, features)
+    assert pooled.flatten().tolist() == [1, 0]
+    pooled.sum().backward()
+    assert features.grad.tolist() == [[1, 0], [0, 0], [0, 0]]
 
 
 RANGE, SIZE = [-2.0, -1.0, 0.0, 2.0, 1.0, 3.0], [0.5, 1.0, 3.0]
@@ -149,6 +174,20 @@ def test_features_of_voxels(mmcv_ops, generator, device, kind):
         torch.testing.assert_close(row, torch.from_numpy(expected))
     leaf = features.requires_grad_()
     assert torch.autograd.gradcheck(lambda x: mmcv_ops.dynamic_scatter(x, places, kind)[0], leaf)
+
+
+@pytest.mark.parametrize('largest', [2**20, 2**62])
+def test_voxels_far_apart_are_sorted(ext, largest):
+    places = torch.tensor(
+        [[0, 0, 0, largest], [0, largest, 0, 1], [largest, 0, 3, 0], [0, largest, 0, 1], [0, 0, 1, 0]]
+    )
+    features = torch.tensor([[1.0], [2], [3], [4], [5]]).half()
+    reduced, voxels, voxel, number = ext.dynamic_point_to_voxel_forward(features, places, 'mean')
+    assert torch.equal(voxels, places[[0, 4, 1, 2]])
+    assert reduced.dtype == torch.float16
+    assert reduced.flatten().tolist() == [1, 5, 3, 3]
+    assert voxel.tolist() == [0, 2, 3, 2, 1]
+    assert number.tolist() == [1, 1, 2, 1]
 
 
 def test_features_of_no_voxel(mmcv_ops):

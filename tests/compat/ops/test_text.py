@@ -56,6 +56,13 @@ def test_pixel_group(mmcv_ops, seed):
     assert all(type(value) is float for row in found for value in row)
 
 
+def test_pixels_without_a_distance_are_close(mmcv_ops):
+    vectors = np.array([[[0.0], [np.nan], [9.0]]], np.float32)
+    label, mask = np.array([[1, 0, 0]], np.int32), np.ones((1, 3), np.uint8)
+    found = mmcv_ops.pixel_group(np.ones((1, 3), np.float32), mask, vectors, label, label.astype(np.uint8), 2, 1.0)
+    assert found == [[0, 0], [1, 2, 0, 0, 1, 0]]
+
+
 def test_pixel_group_refuses_labels_that_it_has_no_group_for(mmcv_ops):
     flat, label = np.zeros((2, 2), np.float32), np.full((2, 2), 3, np.int32)
     with pytest.raises(ValueError, match='kernel_label has 3, but kernel_region_num is 3'):
