@@ -1,9 +1,12 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Correlation of two maps, and the operators of image-editing networks."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 
 def draw(generator, *shape, dtype=torch.float64):
@@ -221,3 +224,99 @@ def test_bias_act(ext, mmcv_ops, generator, device, number):
     leaves = values.requires_grad_(), bias.requires_grad_()
     assert torch.autograd.gradcheck(function, leaves)
     assert torch.autograd.gradgradcheck(function, leaves)
+
+
+# up, down, padding left right top bottom, shapes of the filters
+FILTERED = [
+    (2, 1, (1, 2, 0, 3), (3,), (2, 3)),
+    (1, 2, (0, 1, 1, 0), (2, 2), (3,)),
+    (3, 2, (4, 2, -1, 5), (4,), (4,)),
+    (1, 1, (0, 0, 0, 0), (1,), (1, 1)),
+]
+
+
+def filters_of(generator, shapes):
+    return [draw(generator, *shape, dtype=torch.float32) for shape in shapes]
+
+
+def plain_filtered(values, filters, bias, up, down, padding, gain, slope, clamp):
+    """Each step by another function than the operator's."""
+    fu, fd = (f[:, None] * f if f.dim() == 1 else f for f in (t.double() for t in filters))
+    batch, channels, height, width = values.shape
+    spread = values.new_zeros(batch, channels, height * up, width * up)
+    spread[..., ::up, ::up] = values + bias[:, None, None]
+
+    def convolve(maps, taps):
+        return F.conv2d(maps.flatten(0, 1)[:, None], taps.flip(0, 1)[None, None]).unflatten(0, (batch, channels))[
+            :, :, 0
+        ]
+
+    wide = convolve(F.pad(spread, padding), fu) * up**2 * gain
+    return convolve(torch.where(wide < 0, wide * slope, wide).clamp(-clamp, clamp), fd)[..., ::down, ::down]
+
+
+@pytest.mark.parametrize('settings', FILTERED)
+def test_filtered_lrelu(ext, mmcv_ops, generator, device, settings):
+    up, down, padding, *shapes = settings
+    values, bias, filters = draw(generator, 2, 3, 5, 6), draw(generator, 3), filters_of(generator, shapes)
+    expected = plain_filtered(values, filters, bias, up, down, padding, 1.4, 0.2, 3.0)
+    settings = (up, down, *padding, 0, 0, 1.4, 0.2, 3.0, False)
+    on_device = [t.to(device) for t in (*filters, bias, torch.zeros(0))]
+    output, signs, code = ext.filtered_lrelu(values.to(device), *on_device, *settings, True)
+    assert code == 0
+    torch.testing.assert_close(output.cpu(), expected)
+    unsigned = ext.filtered_lrelu(values.to(device), *on_device, *settings, False)
+    assert torch.equal(unsigned[0], output)
+    assert unsigned[1] is None
+    wide = [
+        size * up + sum(pads) - filters[0].shape[-axis] + 1
+        for size, pads, axis in ((5, padding[2:], 2 if filters[0].dim() == 2 else 1), (6, padding[:2], 1))
+    ]
+    assert signs.shape == (2, 3, wide[0], -(-wide[1] // 16) * 4)
+    half = ext.filtered_lrelu(values.half(), *filters, bias.half(), torch.zeros(0), *settings, False)[0]
+    rounded = plain_filtered(values.half().double(), filters, bias.half().double(), up, down, padding, 1.4, 0.2, 3.0)
+    assert half.dtype == torch.float16
+    torch.testing.assert_close(half, rounded.half(), atol=1e-3, rtol=1e-3)
+
+
+def differentiable(mmcv_ops, up, down, padding, clamp):
+    """The class that mmcv uses on a GPU; it computes float64 with the activation alone."""
+    make = mmcv_ops.filtered_lrelu.__globals__['_filtered_lrelu_cuda']
+    function = make(up=up, down=down, padding=list(padding), gain=1.4, slope=0.2, clamp=clamp).apply
+    return lambda x, b, filters: function(x, *filters, b, None, 0, 0)
+
+
+@pytest.mark.filterwarnings('ignore:filtered_lrelu called')
+@pytest.mark.parametrize('settings', FILTERED)
+def test_filtered_lrelu_gradients(ext, mmcv_ops, generator, monkeypatch, settings):
+    up, down, padding, *shapes = settings
+    values, bias = draw(generator, 1, 2, 3, 4).requires_grad_(), draw(generator, 2).requires_grad_()
+    filters = filters_of(generator, shapes)
+    function = differentiable(mmcv_ops, up, down, padding, 1.5)
+    plain = plain_filtered(values, filters, bias, up, down, padding, 1.4, 0.2, 1.5)
+    torch.testing.assert_close(function(values, bias, filters), plain)
+    assert torch.autograd.gradcheck(lambda x, b: function(x, b, filters), (values, bias))
+    if settings is FILTERED[1]:  # seconds
+        assert torch.autograd.gradgradcheck(lambda x, b: function(x, b, filters), (values, bias))
+    flow = torch.randn(plain.shape, generator=generator, dtype=torch.float64)
+    expected = torch.autograd.grad(plain, (values, bias), flow)
+    for name in ('current_stream', 'default_stream'):
+        monkeypatch.setattr(torch.cuda, name, lambda device: None)
+    single = [t.detach().float().requires_grad_() for t in (values, bias)]  # the whole operator
+    found = torch.autograd.grad(function(*single, filters), single, flow.float())
+    torch.testing.assert_close([grad.double() for grad in found], list(expected), atol=1e-4, rtol=1e-4)
+
+
+def test_signs_of_filtered_lrelu(ext):
+    values = torch.tensor([[[[-1.0, 2, -9, 9, 0]]]])
+    signs = ext.filtered_lrelu_act_(values, torch.zeros(0), 0, 0, 2.0, 0.5, 6.0, True)
+    assert values.tolist() == [[[[-1, 4, -6, 6, 0]]]]
+    assert signs.tolist() == [[[[0b10_10_00_01, 0, 0, 0]]]]
+    flow = torch.ones(1, 1, 2, 4)  # one column further, from a row above on
+    assert ext.filtered_lrelu_act_(flow, signs, 1, -1, 2.0, 0.5, math.inf, False) is None
+    assert flow.tolist() == [[[[2, 2, 2, 2], [2, 0, 0, 2]]]]
+    none = torch.zeros(0, 1, 2, 2)
+    output = ext.filtered_lrelu(
+        none, *[torch.ones(1, 1)] * 2, torch.zeros(1), torch.zeros(0), 2, 1, *[0] * 6, 1.0, 0.2, 1.0, False, False
+    )
+    assert output[0].shape == (0, 1, 4, 4)
