@@ -18,7 +18,7 @@ from addp_mm.errors import UserError
 COMPILED, OURS, MISSING = 'compiled', 'addp_mm', '-'
 _PASS = re.compile(r'_(forward|backward).*$')  # sync_bn_forward_mean, deform_conv_backward_input
 # their gradient is the same function
-_OWN_GRADIENT = ('bias_act', 'fused_bias_leakyrelu', 'upfirdn2d')
+_OWN_GRADIENT = ('bias_act', 'filtered_lrelu', 'filtered_lrelu_act_', 'fused_bias_leakyrelu', 'upfirdn2d')
 
 
 @dataclass(frozen=True)

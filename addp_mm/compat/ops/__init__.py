@@ -46,6 +46,8 @@ from . import (  # noqa: F401  # each file adds its operators to OPS
     rotated_feature_align,
     soft_nms,
     sort_vertices,
+    sparse_conv,
+    sparse_pairs,
     sync_bn,
     tin_shift,
     upfirdn2d,

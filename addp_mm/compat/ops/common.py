@@ -11,8 +11,13 @@ from torch import Tensor
 OPS: dict[str, Callable] = {}
 
 
-def mmcv_op(function: Callable) -> Callable:
-    """Add an operator to :data:`OPS`, to run without autograd and autocast as compiled ones do."""
+def mmcv_op(function: Callable, name: str = '') -> Callable:
+    """Add an operator to :data:`OPS`, to run without autograd and autocast as compiled ones do.
+
+    Args:
+        function: The operator.
+        name: Its name in mmcv. Defaults to '', which means that of the function.
+    """
 
     @functools.wraps(function)
     def run(*args, **kwargs):
@@ -20,7 +25,7 @@ def mmcv_op(function: Callable) -> Callable:
         with torch.no_grad(), torch.autocast(device.type, enabled=False):
             return function(*args, **kwargs)
 
-    OPS[function.__name__] = run
+    OPS[name or function.__name__] = run
     return run
 
 

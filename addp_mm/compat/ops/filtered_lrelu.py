@@ -104,8 +104,8 @@ def _activated(
     negative = values < 0
     values = torch.where(negative, values * slope, values)
     clamped = values.abs() > clamp
-    signs = torch.where(clamped, _CLAMPED, negative.to(torch.uint8) * _NEGATIVE) if write else None
-    return values.clamp(-clamp, clamp), None if signs is None else _packed(signs)
+    packed = _packed(torch.where(clamped, _CLAMPED, negative * _NEGATIVE)) if write else None
+    return values.clamp(-clamp, clamp), packed
 
 
 def _packed(signs: Tensor) -> Tensor:
