@@ -158,7 +158,7 @@ def train(pixels: Tensor, targets: Tensor, recipe: Recipe, device: torch.device 
     """
     steps = recipe.epochs * -(-len(pixels) // recipe.batch_size)
     with random_states_kept(), tqdm(total=steps, unit='step', desc='classifier of garments') as bar:
-        seed_process(recipe.seed, Purpose.TRAINING_STEP, cuda=False)
+        seed_process(recipe.seed, Purpose.TRAINING_STEP, accelerators=False)
         model = recipe.build().to(device).train()
         optimizer = torch.optim.AdamW(model.parameters(), recipe.learning_rate, weight_decay=recipe.weight_decay)
         schedule = OneCycleLR(optimizer, recipe.learning_rate, steps)

@@ -17,7 +17,7 @@ from generation_report.study import SHORT, Extent, Study
 
 from addp_mm.checkpoints.reading import resolve_asset
 from addp_mm.checks.weights import require_checkpoint
-from addp_mm.cli_options import number
+from addp_mm.cli_options import add_device_option, number
 from addp_mm.config.paths import require_file, require_writable
 from addp_mm.errors import exit_on_interrupt, exit_on_user_error
 from addp_mm.report.logs import LogError
@@ -67,7 +67,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         '--jobs', type=number(int, 1), default=min(2, cores()), metavar='N', help='commands at once [%(default)s]'
     )
-    parser.add_argument('--device', default='cpu', help='cpu, cuda, cuda:1, ... [cpu]')
+    add_device_option(parser, 'cpu')
     parser.add_argument('--out', type=Path, metavar='FILE', help='page to write; its figures are in ../images [docs]')
     parser.add_argument(
         '--short',

@@ -40,7 +40,7 @@ from torch import Tensor, nn
 from warped_scenes import warped
 
 from addp_mm.checkpoints.atomic_write import write_json
-from addp_mm.cli_options import aligned
+from addp_mm.cli_options import add_device_option, aligned
 from addp_mm.config.paths import require_writable, require_writable_folder
 from addp_mm.datasets.fashion.fashion_mnist import CLASSES, load_garments
 from addp_mm.datasets.fashion.fashion_scenes import SceneGenerator
@@ -232,7 +232,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help='folder for the weights of the classifier [%(default)s]',
     )
     parser.add_argument('--out', type=Path, metavar='FILE', help='write the results to this JSON file')
-    parser.add_argument('--device', help='cpu, cuda or cuda:1 [cuda if there is a GPU]')
+    add_device_option(parser)
     return parser.parse_args(argv)
 
 

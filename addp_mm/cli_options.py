@@ -93,6 +93,17 @@ def add_cfg_options(parser: argparse.ArgumentParser, what: str = 'the config') -
     )
 
 
+def add_device_option(parser: argparse._ActionsContainer, default: str | None = None) -> None:
+    """Add ``--device``, which :func:`addp_mm.engine.device.choose_device` reads.
+
+    Args:
+        parser: The tool's parser, or a group of it.
+        default: The device without the option. Defaults to None: a GPU if there is one.
+    """
+    without = default or 'a GPU if there is one, else cpu'
+    parser.add_argument('--device', default=default, help=f'cpu, cuda, cuda:1, xpu, mps, ... [{without}]')
+
+
 def add_timing_options(parser: argparse.ArgumentParser, rounds: int = 5) -> None:
     """Add the options of every tool that times cases in turns.
 
@@ -104,7 +115,7 @@ def add_timing_options(parser: argparse.ArgumentParser, rounds: int = 5) -> None
         '--rounds', type=number(int, 1), default=rounds, help=f'timed steps of each case, in turns [{rounds}]'
     )
     parser.add_argument('--warmup', type=number(int, 0), default=0, help='untimed steps before each timed one [0]')
-    parser.add_argument('--device', help='cuda, cuda:1 or cpu [cuda if there is a GPU]')
+    add_device_option(parser)
     parser.add_argument('--seed', type=number(int, 0, 2**32 - 1), default=0, help='seed of weights and images [0]')
     parser.add_argument(
         '--matrix-side',

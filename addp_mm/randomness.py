@@ -16,6 +16,8 @@ from enum import IntEnum
 import numpy as np
 import torch
 
+from addp_mm.devices import seed_accelerators
+
 
 class Purpose(IntEnum):
     """Purposes of random numbers. The values are part of the seeds: do not change them."""
@@ -46,7 +48,7 @@ def torch_generator(seed: int, purpose: Purpose, rank: int = 0, iteration: int =
     return torch.Generator().manual_seed(_torch_seed(seed_sequence(seed, purpose, rank, iteration)))
 
 
-def seed_process(seed: int, purpose: Purpose, rank: int = 0, iteration: int = 0, cuda: bool = True) -> None:
+def seed_process(seed: int, purpose: Purpose, rank: int = 0, iteration: int = 0, accelerators: bool = True) -> None:
     """Seed the global generators of Python, numpy and torch.
 
     Args:
@@ -54,7 +56,7 @@ def seed_process(seed: int, purpose: Purpose, rank: int = 0, iteration: int = 0,
         purpose: As in :func:`seed_sequence`.
         rank: As in :func:`seed_sequence`. Defaults to 0.
         iteration: As in :func:`seed_sequence`. Defaults to 0.
-        cuda: Whether to seed the generators of the GPUs as well. Defaults to True.
+        accelerators: Whether to seed the generators of the GPUs as well. Defaults to True.
     """
     sequence = seed_sequence(seed, purpose, rank, iteration)
     words = sequence.generate_state(8)
@@ -62,8 +64,8 @@ def seed_process(seed: int, purpose: Purpose, rank: int = 0, iteration: int = 0,
     np.random.seed(words[4:])  # noqa: NPY002  # the mm packages' transforms draw from it
     torch_seed = _torch_seed(sequence)
     torch.default_generator.manual_seed(torch_seed)
-    if cuda and torch.cuda.is_available():
-        torch.cuda.manual_seed_all(torch_seed)
+    if accelerators:
+        seed_accelerators(torch_seed)
 
 
 def seed_after_rollback(seed: int) -> int:

@@ -12,7 +12,7 @@ import threading
 from importlib.util import find_spec
 
 from addp_mm.app.own_origin import is_loopback
-from addp_mm.cli_options import ToolParser, number
+from addp_mm.cli_options import ToolParser, add_device_option, number
 
 NANO = ('addp_vit-nano-p8_2xb16-fp32-4k_fashion-scenes-64px', 'addp_mm://addp_nano-p8.safetensors')
 NANO_WITH_CLASSES = (
@@ -53,7 +53,7 @@ def parse_args(argv=None):
     parser.add_argument(
         '--max-queue', type=number(int, 1), default=16, help='requests that wait at most; others get a message [16]'
     )
-    parser.add_argument('--device', help='cpu, cuda, cuda:1, ... [a GPU if there is one]')
+    add_device_option(parser)
     args = parser.parse_args(argv)
     if args.config and not args.checkpoint:
         parser.error('CONFIG needs its CHECKPOINT after it')

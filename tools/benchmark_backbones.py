@@ -13,7 +13,7 @@ import sys
 from datetime import date
 from pathlib import Path
 
-from addp_mm.cli_options import add_cfg_options, aligned, number
+from addp_mm.cli_options import add_cfg_options, add_device_option, aligned, number
 
 
 def parse_args(argv=None):
@@ -59,7 +59,7 @@ def parse_args(argv=None):
     speed.add_argument(
         '--img-size', type=number(int, 1), nargs=2, metavar=('HEIGHT', 'WIDTH'), help='pixels [as in training]'
     )
-    speed.add_argument('--device', help='cuda, cuda:1 or cpu [cuda if there is a GPU]')
+    add_device_option(speed)
     metric = parser.add_argument_group('metrics')
     metric.add_argument('--train', action='store_true', help='fine-tune and test each backbone')
     metric.add_argument('--seeds', type=number(int, 0, 2**32 - 1), nargs='+', action='extend', help='seeds [0 1 2]')

@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 from addp_mm.benchmark.speed_steps import NAMES
-from addp_mm.cli_options import number
+from addp_mm.cli_options import add_device_option, number
 
 
 def parse_args(argv=None):
@@ -22,7 +22,7 @@ def parse_args(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--out', type=Path, default=Path('work_dirs/speed'), help='folder of results [work_dirs/speed]')
     parser.add_argument('--only', nargs='+', action='extend', choices=NAMES, help='measurements to do [all]')
-    parser.add_argument('--device', help='cuda, cuda:1 or cpu [cuda if there is a GPU]')
+    add_device_option(parser)
     parser.add_argument('--rounds', type=number(int, 1), help='timed steps of each case [as each tool has it]')
     parser.add_argument('--published', metavar='DIR', help='folder with the published ADDP code, to measure against')
     parser.add_argument(

@@ -12,7 +12,7 @@ of --statistics.
 
 import argparse
 
-from addp_mm.cli_options import add_renamed, aligned, number
+from addp_mm.cli_options import add_device_option, add_renamed, aligned, number
 
 
 def parse_args(argv=None):
@@ -42,7 +42,7 @@ def parse_args(argv=None):
     )
     parser.add_argument('--kid-subset-size', type=number(int, 2), default=1000, help='images in a subset of KID [1000]')
     parser.add_argument('--batch-size', type=number(int, 1), default=64, help='images in a batch [64]')
-    parser.add_argument('--device', help='cpu, cuda or cuda:1 [cuda if there is a GPU]')
+    add_device_option(parser)
     parser.add_argument(
         '--cache-dir', metavar='DIR', help='folder for the features of the reference [~/.cache/addp_mm/features]'
     )

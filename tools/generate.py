@@ -13,7 +13,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from addp_mm.cli_options import ToolParser, add_launcher_options, number, parse_runner_args
+from addp_mm.cli_options import ToolParser, add_device_option, add_launcher_options, number, parse_runner_args
 from addp_mm.sampling_options import (
     add_sampling_options,
     check_guidance,
@@ -72,7 +72,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         action='store_true',
         help="compile the model's calls, on a GPU with CUDA graphs: for many images of one batch size",
     )
-    parser.add_argument('--device', help='cpu, cuda, cuda:1, ... [a GPU if there is one]')
+    add_device_option(parser)
     add_launcher_options(parser)
     args = parse_runner_args(parser, argv)
     check_guidance(parser, args)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from addp_mm import sampling_options
-from addp_mm.cli_options import ToolParser, number
+from addp_mm.cli_options import ToolParser, add_device_option, number
 
 if TYPE_CHECKING:
     from addp_mm.generation.edits import Edit
@@ -57,7 +57,7 @@ def parse_args(argv=None):
         'for masks that fit into one tile',
     )
     sampling_options.add_sampling_options(parser)
-    parser.add_argument('--device', help='cpu, cuda, cuda:1, ... [a GPU if there is one]')
+    add_device_option(parser)
     args = parser.parse_args(argv)
     if not (args.mask or args.box or args.outpaint):
         parser.error('give the part to generate: --mask, --box or --outpaint')

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from addp_mm.cli_options import ToolParser, number
+from addp_mm.cli_options import ToolParser, add_device_option, number
 
 if TYPE_CHECKING:
     from addp_mm.datasets.token_labels.map_folder import MapFolder
@@ -43,7 +43,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         metavar='N',
         help='processes that read images; 0: the main one [4, or the number of cores]',
     )
-    parser.add_argument('--device', help='[cuda if there is one, else cpu]')
+    add_device_option(parser)
     parser.add_argument('--amp', action='store_true', help='run the classifier in bfloat16')
     parser.add_argument(
         '--shard',

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from addp_mm.analysis.memory_field import memory_field
+from addp_mm.devices import is_accelerator, memory_statistics, synchronize
 from addp_mm.engine.cpu_memory import give_back_freed_memory
 
 _CLEAR = Path('/proc/self/clear_refs')
@@ -39,20 +40,23 @@ def added_memory(run: Callable[[], object], device: torch.device) -> int | None:
     """Memory in bytes that a call needs at its peak, above what was in use before it.
 
     On the CPU it is resident memory, so it is a few MiB too large or too small. None if the system
-    cannot reset its peak.
+    cannot reset its peak, or torch does not count the memory of the device.
 
     Args:
         run: The call.
         device: Device on which it computes.
     """
     gc.collect()
-    if device.type == 'cuda':
-        torch.cuda.synchronize(device)
-        torch.cuda.reset_peak_memory_stats(device)
-        before = torch.cuda.memory_allocated(device)
+    if is_accelerator(device):
+        memory = memory_statistics(device)
+        if memory is None:
+            return None
+        synchronize(device)
+        memory.reset_peak_memory_stats(device)
+        before = memory.memory_allocated(device)
         run()
-        torch.cuda.synchronize(device)
-        return torch.cuda.max_memory_allocated(device) - before
+        synchronize(device)
+        return memory.max_memory_allocated(device) - before
     give_back_freed_memory()
     can_reset = reset_resident_peak()
     resident = memory_field('status', 'VmRSS')

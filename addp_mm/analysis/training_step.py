@@ -22,6 +22,7 @@ from addp_mm.analysis.batches import (
 )
 from addp_mm.analysis.peak_memory import resident_peak
 from addp_mm.config.config_file import ConfigError
+from addp_mm.devices import is_accelerator, memory_statistics
 from addp_mm.models.selfsup.frozen import mark_loaded
 
 
@@ -85,8 +86,9 @@ class TrainingStep:
 
     def peak_memory(self) -> int | None:
         """Largest memory so far in bytes: what PyTorch allocated on a GPU, resident on the CPU."""
-        if self.device.type == 'cuda':
-            return torch.cuda.max_memory_allocated(self.device)
+        if is_accelerator(self.device):
+            memory = memory_statistics(self.device)
+            return memory and memory.max_memory_allocated(self.device)
         return resident_peak()
 
 

@@ -14,9 +14,10 @@ import torch
 from addp_mm.analysis.costs import flop_counter
 from addp_mm.analysis.peak_memory import added_memory
 from addp_mm.benchmark.spans import Spans
+from addp_mm.devices import is_accelerator, synchronize
 
 PRECISIONS = {'float32': torch.float32, 'bfloat16': torch.bfloat16, 'float16': torch.float16}
-MATRIX_SIDE = dict(cpu=2048, cuda=8192)
+MATRIX_SIDE, MATRIX_SIDE_ON_ACCELERATOR = 2048, 8192
 
 
 @dataclass
@@ -120,7 +121,7 @@ def measure_in_turns(
     Returns:
         The measurements, and the operations a second of the matrix product in each precision.
     """
-    side = matrix_side or MATRIX_SIDE[device.type]
+    side = matrix_side or (MATRIX_SIDE_ON_ACCELERATOR if is_accelerator(device) else MATRIX_SIDE)
     products = {name: _product(name, device, side) for name in dict.fromkeys(case.precision for case in cases)}
     counted = []
     for case in (*cases, *products.values()):
@@ -183,6 +184,5 @@ def _prepared(case: Case) -> Iterator[None]:
 
 def _now(device: torch.device) -> float:
     """The time when the device has finished everything that it was given."""
-    if device.type == 'cuda':
-        torch.cuda.synchronize(device)
+    synchronize(device)
     return time.perf_counter()

@@ -190,7 +190,7 @@ class PublishedADDP:
             stack.enter_context(_first_on_path(self.folder))
             if self.device.type == 'cuda':
                 stack.enter_context(torch.cuda.device(self.device))
-            else:  # it calls .cuda() everywhere
+            else:  # it calls .cuda() everywhere, so that it runs on CUDA and on the CPU only
                 stack.enter_context(mock.patch.object(Tensor, 'cuda', lambda tensor, *_, **__: tensor))
             yield
 

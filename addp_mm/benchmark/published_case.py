@@ -19,7 +19,8 @@ SIZE = 256  # pixels of a side of its images
 def published_case(args: Namespace, num_images: int, what: str, run: Callable[[PublishedADDP, Tensor], object]) -> Case:
     """A case of the published model, without addp_mm's patches.
 
-    It has the precision of its training on the device: its autocast is one of CUDA, in float16.
+    It has the precision of its training on the device: its autocast is that of CUDA, in
+    float16, and acts on no other device.
 
     Args:
         args: Of a parser with :func:`~addp_mm.cli_options.add_published_options`, prepared by

@@ -14,7 +14,7 @@ import os
 import sys
 
 from addp_mm.compat.activation_checkpointing import patch_activation_checkpointing
-from addp_mm.compat.amp import patch_amp_optim_wrapper
+from addp_mm.compat.amp import patch_amp_optim_wrapper, patch_autocast
 from addp_mm.compat.averaged_model import patch_moving_average
 from addp_mm.compat.batched_nms import patch_batched_nms
 from addp_mm.compat.coco_evaluation import patch_coco_metric, patch_cocoeval
@@ -30,6 +30,7 @@ from addp_mm.compat.compiled_step import (
 from addp_mm.compat.config_text import patch_config_text
 from addp_mm.compat.counted_labels import patch_counted_labels
 from addp_mm.compat.deepspeed import patch_deepspeed_optimizers
+from addp_mm.compat.device_kinds import patch_get_device
 from addp_mm.compat.distributed import patch_ddp, patch_init_dist, patch_sync_batchnorm
 from addp_mm.compat.empty_dataset import patch_base_dataset
 from addp_mm.compat.evaluator import patch_evaluator
@@ -89,9 +90,10 @@ PATCHES = (
         'FSDPStrategy cannot resume with torch 2.1 or newer',
         patch_fsdp_strategy,
     ),
+    Patch('device', 'mmengine.device.utils', 'GPUs of Intel are not found', patch_get_device),
     Patch('fsdp_cpu', 'mmengine.model.wrappers.fully_sharded_distributed', 'FSDP needs a GPU', patch_fsdp_wrapper),
     Patch('ddp_cpu', 'mmengine.model.wrappers.distributed', 'DDP needs a GPU', patch_ddp),
-    Patch('init_dist_cpu', 'mmengine.dist.utils', 'launchers need a GPU', patch_init_dist),
+    Patch('init_dist_cpu', 'mmengine.dist.utils', 'launchers need CUDA', patch_init_dist),
     Patch(
         'sync_bn_activation',
         'mmengine.model.utils',
@@ -107,9 +109,10 @@ PATCHES = (
     Patch(
         'amp_cpu',
         'mmengine.optim.optimizer.amp_optimizer_wrapper',
-        'mixed precision needs a GPU',
+        'mixed precision needs CUDA',
         patch_amp_optim_wrapper,
     ),
+    Patch('autocast', 'mmengine.runner.amp', 'autocast refuses float16 on the CPU, XPU, and MPS', patch_autocast),
     Patch('bfloat16_metrics', 'mmengine.evaluator.evaluator', 'metrics fail on bfloat16', patch_evaluator),
     Patch('compiled_data', 'mmengine.model.base_model.data_preprocessor', _FAULTS['again'], patch_data_preprocessors),
     Patch(

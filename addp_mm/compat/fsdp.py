@@ -5,6 +5,7 @@ import functools
 from types import SimpleNamespace
 from typing import Any
 
+from addp_mm.compat.device_kinds import device_kind
 from addp_mm.compat.importing import replace_method
 
 
@@ -57,7 +58,7 @@ def _model_is_passed_as_model(module: Any) -> bool:
 
 
 def patch_fsdp_wrapper(module: Any) -> bool:
-    """Make ``MMFullyShardedDataParallel`` use the CPU if there is no accelerator.
+    """Make ``MMFullyShardedDataParallel`` use the CPU if mmengine trains there.
 
     Args:
         module: ``mmengine.model.wrappers.fully_sharded_distributed``.
@@ -71,9 +72,7 @@ def patch_fsdp_wrapper(module: Any) -> bool:
         def __init__(self, module, *args, device_id=None, **kwargs):
             import torch
 
-            from addp_mm.compat.distributed import has_accelerator
-
-            if not has_accelerator():
+            if device_kind() == 'cpu':
                 device_id = torch.device('cpu')
             original(self, module, *args, device_id=device_id, **kwargs)
 

@@ -6,14 +6,17 @@ import re
 import torch
 
 from addp_mm.config.config_file import ConfigError
+from addp_mm.devices import default_device
 from addp_mm.engine.cpu_memory import keep_freed_memory
 
 
 def choose_device(name: str | None) -> torch.device:
     """The device of an option ``--device``. A process on the CPU keeps its memory from then on.
 
+    The option itself is :func:`addp_mm.cli_options.add_device_option`.
+
     Args:
-        name: Name of the device. None chooses a GPU if there is one, else the CPU.
+        name: Name of the device. None chooses the accelerator if there is one, else the CPU.
 
     Raises:
         ConfigError: PyTorch cannot use the device here.
@@ -26,7 +29,7 @@ def choose_device(name: str | None) -> torch.device:
 
 def _device(name: str | None) -> torch.device:
     if name is None:
-        return torch.device('cuda' if torch.cuda.is_available() else 'cpu')
+        return default_device()
     try:
         device = torch.device(name)
         torch.zeros((), device=device).item()  # the device of a valid name may be missing

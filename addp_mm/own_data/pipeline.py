@@ -171,10 +171,10 @@ class Pipeline:
 
     def _devices(self) -> tuple[int, bool]:
         """Number of training processes, and whether they use bfloat16."""
-        import torch
+        from addp_mm.devices import default_device, supports_bfloat16
 
         processes = training_processes(self.args.gpus)
-        auto = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+        auto = supports_bfloat16(default_device())
         return processes, self.args.amp == 'bfloat16' or self.args.amp == 'auto' and auto
 
     def _clock(self) -> Clock:

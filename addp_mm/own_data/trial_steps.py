@@ -17,11 +17,13 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
 
 from addp_mm.analysis.peak_memory import reset_resident_peak, resident_peak
+from addp_mm.devices import default_device, empty_cache, is_accelerator, memory_statistics, synchronize
 
 MIB = 2**20
 # shares of the free memory that a training may use
@@ -96,8 +98,7 @@ class Trial:
             data = dict(inputs=torch.randint(self.model.codebook_size, (batch, *self.shape)))
         started = time.monotonic()
         self.model.train_step(data, self.optim_wrapper)
-        if self.device.type == 'cuda':
-            torch.cuda.synchronize()
+        synchronize(self.device)
         return time.monotonic() - started
 
 
@@ -115,29 +116,30 @@ def _without_weights(node: Any) -> Any:
     return [_without_weights(value) for value in node] if isinstance(node, (list, tuple)) else node
 
 
-def fit_on_gpu(trial: Trial, batch: int) -> tuple[int, float, int]:
+def fit_on_gpu(trial: Trial, batch: int, memory: ModuleType) -> tuple[int, float, int]:
     """Halve the batch until a step fits.
 
     Args:
         trial: Runs the steps.
         batch: The largest batch to try.
+        memory: The module of :func:`~addp_mm.devices.memory_statistics`.
 
     Returns:
         Batch, seconds of a step, and peak memory in bytes.
     """
-    free, _ = torch.cuda.mem_get_info()
-    limit = _GPU_SHARE * (free + torch.cuda.memory_reserved())
+    free, _ = memory.mem_get_info()
+    limit = _GPU_SHARE * (free + memory.memory_reserved())
     while True:
         try:
-            torch.cuda.reset_peak_memory_stats()
+            memory.reset_peak_memory_stats()
             trial.step(batch)
-            seconds, peak = trial.step(batch), torch.cuda.max_memory_reserved()
+            seconds, peak = trial.step(batch), memory.max_memory_reserved()
             if peak <= limit:
                 return batch, seconds, peak
-        except torch.cuda.OutOfMemoryError:
+        except torch.OutOfMemoryError:
             pass
         trial.optim_wrapper.zero_grad()
-        torch.cuda.empty_cache()
+        memory.empty_cache()
         if batch == 1:
             raise SystemExit(
                 f'error: a single image does not fit into {limit / MIB:,.0f} MiB of GPU memory: choose a smaller '
@@ -173,9 +175,10 @@ def fit_on_cpu(trial: Trial, batch: int, limit: float) -> tuple[int, float, floa
 def try_batches(trial: Trial, batch: int, processes: int) -> dict:
     """Find a batch of at most ``batch``; return ``batch``, ``seconds`` of a step and ``mib``."""
     peak: float
-    if trial.device.type == 'cuda':
-        batch, seconds, peak = fit_on_gpu(trial, batch)
-    elif sys.platform == 'linux' and resident_peak() is not None:
+    memory = memory_statistics(trial.device)
+    if memory is not None:
+        batch, seconds, peak = fit_on_gpu(trial, batch, memory)
+    elif not is_accelerator(trial.device) and sys.platform == 'linux' and resident_peak() is not None:
         share = _CPU_SHARE / processes
         batch, seconds, peak = fit_on_cpu(trial, batch, (resident_peak() or 0) + share * available_memory())
     else:  # the memory cannot be measured
@@ -190,7 +193,7 @@ def main(argv: list[str] | None = None) -> None:
 
     args = parse_args(argv)
     spec, found = json.loads(args.spec.read_text()), {}
-    device = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
+    device = default_device()
     for stage, asked in spec['stages'].items():
         trial = Trial(asked['cfg'], asked['shape'], device)
         found[stage] = dict(parameters=trial.parameters)
@@ -198,8 +201,7 @@ def main(argv: list[str] | None = None) -> None:
         if asked['batch']:
             found[stage].update(try_batches(trial, asked['batch'], spec['processes']))
         del trial
-        if device.type == 'cuda':
-            torch.cuda.empty_cache()
+        empty_cache(device)
     write_json(args.out, found)
 
 

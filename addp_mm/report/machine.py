@@ -42,7 +42,7 @@ def versions() -> dict[str, str]:
 
 def machine_class() -> str:
     """One line on the machine: cores, architecture and GPU."""
-    import torch
+    from addp_mm.devices import accelerator_name
 
-    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else 'no GPU'
+    gpu = accelerator_name() or 'no GPU'
     return f'{cores()} CPU core{"s" if cores() > 1 else ""} ({platform.machine()}), {gpu}'

@@ -69,7 +69,7 @@ def training_processes(asked: int | None) -> int:
     """
     import torch
 
-    gpus = torch.cuda.device_count()
+    gpus = torch.accelerator.device_count()
     if asked and gpus and asked > gpus:
         raise UserError(f'--gpus {asked}: this machine has {gpus} GPUs')
     return asked or max(1, gpus)

@@ -129,7 +129,7 @@ class _Clock:
 
 def trained_base(task: SumTask, settings: Settings, seed: int) -> CausalTransformer:
     """Train the base model."""
-    seed_process(seed, Purpose.TRAINING_STEP, iteration=Stage.WEIGHTS, cuda=False)
+    seed_process(seed, Purpose.TRAINING_STEP, iteration=Stage.WEIGHTS, accelerators=False)
     model = CausalTransformer(PADDING, task.length, settings.embed_dims, settings.depth)
     budget = Budget(settings.base_steps, settings.base_batch_size, settings.base_lr)
     train_on_task(model, task, budget, generator_of(seed, Stage.BASE))

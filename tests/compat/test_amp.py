@@ -60,7 +60,7 @@ def test_amp_refuses_other_types_on_the_cpu():
 def test_amp_on_an_accelerator_is_the_original(monkeypatch):
     from mmengine.optim.optimizer import amp_optimizer_wrapper as module
 
-    monkeypatch.setattr('addp_mm.compat.distributed.has_accelerator', lambda: True)
+    monkeypatch.setattr('addp_mm.compat.amp.device_kind', lambda: 'cuda')
     monkeypatch.setattr(module, 'is_cuda_available', lambda: True)
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1)
     wrapper = module.AmpOptimWrapper(optimizer=optimizer, dtype='float16', loss_scale=64.0)

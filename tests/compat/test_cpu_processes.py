@@ -114,25 +114,6 @@ def test_without_the_patches_both_fail(monkeypatch):
         )
 
 
-def test_with_an_accelerator_the_originals_run(monkeypatch):
-    from addp_mm.compat import distributed
-
-    calls = []
-    monkeypatch.setattr(distributed, 'has_accelerator', lambda: True)
-    module = module_with(
-        torch=torch,
-        init_dist=lambda *args, **kwargs: calls.append((args, kwargs)),
-        convert_sync_batchnorm=lambda *args: calls.append(args) or args[0],
-    )
-    distributed.patch_init_dist(module)
-    distributed.patch_sync_batchnorm(module)
-    module.init_dist('pytorch', 'nccl', timeout=3)
-    model = torch.nn.BatchNorm1d(1)
-    assert module.convert_sync_batchnorm(model) is model
-    assert calls == [(('pytorch', 'nccl'), dict(timeout=3)), (model, 'torch')]
-    assert module.torch is torch
-
-
 def test_fsdp_strategy_that_passes_by_name_stays():
     from torch.distributed.fsdp import FullyShardedDataParallel
 

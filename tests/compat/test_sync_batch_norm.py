@@ -24,7 +24,7 @@ MODELS = {
 
 @pytest.fixture(autouse=True)
 def as_with_an_accelerator(monkeypatch):
-    monkeypatch.setattr(distributed, 'has_accelerator', lambda: True)
+    monkeypatch.setattr(distributed, 'device_kind', lambda: 'cuda')
 
 
 def original(function):

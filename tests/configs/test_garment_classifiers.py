@@ -26,7 +26,7 @@ def garment():
 def seeded():
     """The transforms of mmpretrain draw from global generators."""
     with random_states_kept():
-        seed_process(0, Purpose.TRAINING_STEP, cuda=False)
+        seed_process(0, Purpose.TRAINING_STEP, accelerators=False)
         yield
 
 

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 import torch
+from helpers.modules import module_with
 
 
 class FakeTrial:
@@ -20,7 +21,7 @@ class FakeTrial:
         self.steps.append(batch)
         self.used = 1000 + batch * self.each
         if self.used > self.limit:
-            raise torch.cuda.OutOfMemoryError
+            raise torch.OutOfMemoryError
         return 0.01
 
 
@@ -42,19 +43,32 @@ def test_batches_on_a_cpu_follow_from_the_memory_of_small_steps(monkeypatch):
     assert trial_steps.fit_on_cpu(trial, 8, limit=10)[0] == 1
 
 
-def test_batches_are_halved_on_a_gpu_until_they_fit(monkeypatch):
+def test_batches_are_halved_on_a_gpu_until_they_fit():
     from addp_mm.own_data import trial_steps
 
     trial = FakeTrial(each=100, limit=10_000)
-    monkeypatch.setattr(torch.cuda, 'mem_get_info', lambda: (10_000, 20_000))
-    monkeypatch.setattr(torch.cuda, 'memory_reserved', lambda: 0)
-    monkeypatch.setattr(torch.cuda, 'reset_peak_memory_stats', lambda: None)
-    monkeypatch.setattr(torch.cuda, 'max_memory_reserved', lambda: trial.used)
-    monkeypatch.setattr(torch.cuda, 'empty_cache', lambda: None)
+    memory = module_with(
+        mem_get_info=lambda: (10_000, 20_000),
+        memory_reserved=lambda: 0,
+        reset_peak_memory_stats=lambda: None,
+        max_memory_reserved=lambda: trial.used,
+        empty_cache=lambda: None,
+    )
     # 128 and 85 do not fit, 64 images need 7,400 of the 9,000 bytes that are allowed
-    assert trial_steps.fit_on_gpu(trial, 128)[0] == 64
+    assert trial_steps.fit_on_gpu(trial, 128, memory)[0] == 64
     with pytest.raises(SystemExit, match='a single image does not fit'):
-        trial_steps.fit_on_gpu(FakeTrial(each=20_000, limit=10_000), 4)
+        trial_steps.fit_on_gpu(FakeTrial(each=20_000, limit=10_000), 4, memory)
+
+
+@pytest.mark.parametrize('kind', ['mps', 'xpu'])
+def test_a_batch_stays_where_memory_is_not_counted(kind, monkeypatch, capsys):
+    from addp_mm.own_data import trial_steps
+
+    trial = FakeTrial(each=100)
+    trial.device = torch.device(kind)
+    monkeypatch.setattr(trial_steps, 'memory_statistics', lambda device: None)
+    assert trial_steps.try_batches(trial, 64, 1) == dict(batch=64, seconds=0.01, mib=0.0)
+    assert trial.steps == [64]
 
 
 def test_memory_that_a_control_group_allows(tmp_path):

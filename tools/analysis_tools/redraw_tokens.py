@@ -20,7 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from addp_mm.cli_options import ToolParser, aligned, number
+from addp_mm.cli_options import ToolParser, add_device_option, aligned, number
 
 if TYPE_CHECKING:
     import torch
@@ -66,7 +66,7 @@ def parse_args(argv=None):
     parser.add_argument('--num-images', type=number(int, 1), help='wrong images, evenly spaced by their numbers [all]')
     parser.add_argument('--batch-size', type=number(int, 1), default=16, help='images that are drawn together [16]')
     parser.add_argument('--seed', type=number(int, 0, 2**32 - 1), default=0, help='seed of the draws [0]')
-    parser.add_argument('--device', help='cpu, cuda, cuda:1, ... [a GPU if there is one]')
+    add_device_option(parser)
     args = parser.parse_args(argv)
     args.shares = list(dict.fromkeys(args.shares or map(share, SHARES)))
     return args

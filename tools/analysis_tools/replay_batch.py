@@ -9,7 +9,7 @@ float32 beside mixed precision. Then each sample of the batch is run alone. Noth
 import argparse
 from pathlib import Path
 
-from addp_mm.cli_options import ToolParser, add_cfg_options, aligned
+from addp_mm.cli_options import ToolParser, add_cfg_options, add_device_option, aligned
 
 
 def parse_args(argv=None):
@@ -18,7 +18,7 @@ def parse_args(argv=None):
     parser.add_argument('event', help='file of the failed iteration, such as failed_batches/iter_120_rank_0.pth')
     parser.add_argument('--config', help="config of the training, as a path or a name [the event's own]")
     parser.add_argument('--checkpoint', help="weights, if the event has none [the event's own]")
-    parser.add_argument('--device', default='cpu', help='device, such as cuda:0 [cpu]')
+    add_device_option(parser, 'cpu')
     parser.add_argument('--out', type=Path, metavar='FILE.png', help='draw the images of the batch')
     add_cfg_options(parser)
     return parser.parse_args(argv)

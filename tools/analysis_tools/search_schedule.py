@@ -13,7 +13,7 @@ import argparse
 import shlex
 from pathlib import Path
 
-from addp_mm.cli_options import ToolParser, number
+from addp_mm.cli_options import ToolParser, add_device_option, number
 
 
 def parse_args(argv=None):
@@ -40,7 +40,7 @@ def parse_args(argv=None):
         help='resize the shorter side of the images in the folder to this, and crop the centre [no resizing]',
     )
     parser.add_argument('--seed', type=number(int, 0, 2**32 - 1), default=0, help='seed of all random numbers [0]')
-    parser.add_argument('--device', help='cpu, cuda, cuda:1, ... [a GPU if there is one]')
+    add_device_option(parser)
     return parser.parse_args(argv)
 
 

@@ -51,7 +51,7 @@ def without_positions(query, key, value, *_):
 
 
 def ways_of_attention(device) -> dict[str, Callable]:
-    """The functions to compare, by name; FlexAttention needs a GPU."""
+    """The functions to compare, by name; FlexAttention needs CUDA."""
     import torch
 
     from addp_mm.models.layers import rel_pos_attention as layer

@@ -11,7 +11,7 @@ import argparse
 import statistics
 from pathlib import Path
 
-from addp_mm.cli_options import ToolParser, add_cfg_options, add_renamed, number
+from addp_mm.cli_options import ToolParser, add_cfg_options, add_device_option, add_renamed, number
 
 MODES = ('inference', 'training')
 
@@ -34,7 +34,7 @@ def parse_args(argv=None):
     parser.add_argument('--rounds', type=number(int, 1), default=3, help='turns of each config [3]')
     parser.add_argument('--steps', type=number(int, 1), default=10, help='timed steps in a turn [10]')
     parser.add_argument('--warmup', type=number(int, 0), default=3, help='untimed steps before each turn [3]')
-    parser.add_argument('--device', help='cuda, cuda:1 or cpu [cuda if there is a GPU]')
+    add_device_option(parser)
     parser.add_argument('--seed', type=number(int, 0, 2**64 - 1), default=0, help='seed of weights and dropout [0]')
     parser.add_argument('--out', type=Path, metavar='FILE.json', help='write the time of every step to this file, too')
     add_cfg_options(parser, 'every config')
@@ -66,11 +66,12 @@ class Contestant:
         return Case(self.name, run, begin=lambda: self._begin(mode), end=lambda: self._end(mode))
 
     def _begin(self, mode: str) -> None:
-        import torch
+        from addp_mm.devices import memory_statistics
 
         self.step.model.train(mode == 'training')
-        if self.step.device.type == 'cuda':
-            torch.cuda.reset_peak_memory_stats(self.step.device)
+        memory = memory_statistics(self.step.device)
+        if memory is not None:
+            memory.reset_peak_memory_stats(self.step.device)
 
     def _end(self, mode: str) -> None:
         peak, before = self.step.peak_memory(), self.peaks.get(mode)

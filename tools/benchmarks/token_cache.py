@@ -60,13 +60,14 @@ class Training:
         from mmengine.runner import Runner
 
         from addp_mm.checkpoints.init_weights import init_weights
+        from addp_mm.devices import default_device
         from addp_mm.registry import MODELS
 
         init_default_scope(cfg.default_scope)
         torch.manual_seed(0)
         self.model = MODELS.build(cfg.model)
         init_weights(self.model)
-        self.device = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
+        self.device = default_device()
         self.model.to(self.device).train()
         self.optimizer = build_optim_wrapper(self.model, cfg.optim_wrapper)
         self.loader = Runner.build_dataloader(cfg.train_dataloader, seed=0)
@@ -78,13 +79,12 @@ class Training:
 
     def steps_per_second(self, steps: int) -> float:
         """Run training steps; return the number of steps per second."""
-        import torch
+        from addp_mm.devices import synchronize
 
         start = time.perf_counter()
         for _ in range(steps):
             self.model.train_step(next(self.batches), self.optimizer)
-        if self.device.type == 'cuda':
-            torch.cuda.synchronize()
+        synchronize(self.device)
         return steps / (time.perf_counter() - start)
 
 

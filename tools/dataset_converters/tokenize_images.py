@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from addp_mm.cli_options import add_renamed, number
+from addp_mm.cli_options import add_device_option, add_renamed, number
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -81,7 +81,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         metavar='N',
         help='processes that load images; 0: the main one [4, or the number of cores]',
     )
-    parser.add_argument('--device', help='[cuda if there is one, else cpu]')
+    add_device_option(parser)
     parser.add_argument(
         '--shard',
         default='0/1',

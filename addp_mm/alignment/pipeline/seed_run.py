@@ -38,6 +38,7 @@ from addp_mm.alignment.rewards import build_reward
 from addp_mm.alignment.score_files import write_scores
 from addp_mm.alignment.score_trajectories import score_trajectories
 from addp_mm.checkpoints.atomic_write import write_json
+from addp_mm.devices import empty_cache
 from addp_mm.stages.commands import Commands, tool
 from addp_mm.stages.progress import latest
 from addp_mm.stages.remove_folder import remove_folder
@@ -203,7 +204,7 @@ class SeedRun(SeedParts):
         sides = ([row_of[number] for number in side] for side in (selection.right, selection.wrong))
         faults = scores.faults(*sides)
         del base, positive, negative
-        getattr(torch.get_device_module(self.device), 'empty_cache', lambda: None)()  # for the next training
+        empty_cache(self.device)  # for the next training
         write_scores(self.scores_file, scores.scores, samples.numbers, samples.settings)
         margins = scores.margins.tolist()
         write_json(self.about_scores, dict(made_from=made_from, faults=faults, margins=margins, grid_size=grid_size))

@@ -113,7 +113,7 @@ class _OnePass:
     def __init__(self, batches: Any, seed: int, number: int) -> None:
         self.samples = 0
         with random_states_kept():
-            seed_process(seed, Purpose.BATCH_ORDER, iteration=number, cuda=False)
+            seed_process(seed, Purpose.BATCH_ORDER, iteration=number, accelerators=False)
             self._source = iter(batches)
             self._states = random_states()
 

@@ -61,7 +61,7 @@ def seeded_sample(seed: int, position: int) -> Iterator[None]:
 def seed_again() -> None:
     """In :func:`seeded_sample`: give the generators the states of its start; else do nothing."""
     if _seeded is not None:
-        seed_process(_seeded[0], Purpose.AUGMENTATION, iteration=_seeded[1], cuda=False)
+        seed_process(_seeded[0], Purpose.AUGMENTATION, iteration=_seeded[1], accelerators=False)
 
 
 @contextmanager
@@ -99,5 +99,5 @@ class SeedAugmentation(BaseTransform):
         """
         index = results.get('sample_idx')
         if isinstance(index, SampleIndex):
-            seed_process(index.seed, Purpose.AUGMENTATION, iteration=index.position, cuda=False)
+            seed_process(index.seed, Purpose.AUGMENTATION, iteration=index.position, accelerators=False)
         return results

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from addp_mm.checkpoints.names import strip_wrappers
+from addp_mm.devices import is_accelerator
 from addp_mm.engine.optimizers.components import JointOptimWrapperDict
 
 
@@ -185,5 +186,5 @@ def _has_scaler(part: OptimWrapper) -> bool:
 
 def _runs_ahead(part: OptimWrapper) -> bool:
     """Whether the process issues the step before the device has computed the gradients."""
-    on_gpu = all(weight.is_cuda for group in part.optimizer.param_groups for weight in group['params'])
-    return on_gpu and not part.clip_grad_kwargs and not _has_scaler(part)
+    beside = all(is_accelerator(weight.device) for group in part.optimizer.param_groups for weight in group['params'])
+    return beside and not part.clip_grad_kwargs and not _has_scaler(part)

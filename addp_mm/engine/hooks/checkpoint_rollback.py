@@ -10,7 +10,6 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
-import torch
 from mmengine import dist
 from mmengine._strategy import DeepSpeedStrategy
 from mmengine.hooks import CheckpointHook as MMEngineCheckpointHook
@@ -21,6 +20,7 @@ from mmengine.runner.checkpoint import CheckpointLoader
 from addp_mm.checkpoints.atomic_write import write_text
 from addp_mm.checkpoints.finite import must_be_finite, refuse_non_finite
 from addp_mm.config.config_file import ConfigError
+from addp_mm.devices import default_device, empty_cache
 from addp_mm.engine.hooks.checkpoint_hook import CheckpointHook
 from addp_mm.engine.unwrap import find_checkpoint_hook
 from addp_mm.errors import RESUME
@@ -216,5 +216,4 @@ def restore(runner: Runner, path: str) -> None:
         hook.keep_ckpt_ids = deque((kept for kept in hook.keep_ckpt_ids if kept <= step), hook.keep_ckpt_ids.maxlen)
     if dist.is_main_process():
         write_text(Path(runner.work_dir, 'last_checkpoint'), path, RESUME)
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
+    empty_cache(default_device())
