@@ -50,6 +50,7 @@ from addp_mm.compat.numpy_names import patch_numpy_names
 from addp_mm.compat.optional_packages import patch_class_without_package, patch_nifti, patch_panoptic_annotations
 from addp_mm.compat.packages import patch_package_names, patch_package_utils
 from addp_mm.compat.patch import Patch, applied
+from addp_mm.compat.point_functions import patch_carafe_naive, patch_current_device, patch_furthest_points
 from addp_mm.compat.removed_names import patch_distutils, patch_find_loader
 from addp_mm.compat.skipped_parameters import patch_skipped_parameters
 from addp_mm.compat.sync_batch_norm import patch_norms_with_activation
@@ -64,11 +65,16 @@ _FAULTS = {
     'package': 'a class whose package is missing fails without naming it',
     'find_loader': 'compiled operators are looked up with pkgutil.find_loader, which Python 3.14 lacks',
     'again': 'compile=True compiles again when the number of objects or labelled pixels changes',
+    'cuda': 'the function calls torch.cuda, whatever the device of its tensors',
     'loader': 'the inferencer refuses pipelines that load images with addp_mm.LoadImage',
 }
 PATCHES = (
     Patch('operators', EXT_NAME, 'mmcv is installed without its compiled operators', patch_mmcv_ext),
     Patch('batched_nms', 'mmcv.ops.nms', 'batched_nms fails or mixes classes in half precision', patch_batched_nms),
+    Patch('knn', 'mmcv.ops.knn', _FAULTS['cuda'], patch_current_device),
+    Patch('points_in_boxes', 'mmcv.ops.points_in_boxes', _FAULTS['cuda'], patch_current_device),
+    Patch('furthest_points', 'mmcv.ops.furthest_point_sample', _FAULTS['cuda'], patch_furthest_points),
+    Patch('carafe_naive', 'mmcv.ops.carafe', 'the gradient of carafe_naive is refused off CUDA', patch_carafe_naive),
     Patch('vfnet', 'mmdet.models.dense_heads.vfnet_head', _FAULTS['half'], patch_half_loss),
     Patch('autoassign', 'mmdet.models.dense_heads.autoassign_head', _FAULTS['half'], patch_half_loss),
     Patch('ddq', 'mmdet.models.losses.ddq_detr_aux_loss', _FAULTS['half'], patch_half_loss),

@@ -97,9 +97,11 @@ def replace(module: ModuleType, name: str, make: Callable[[Callable], Callable])
 
 
 def replace_method(cls: type, name: str, make: Callable[[Callable], Callable]) -> None:
-    """Replace a method of a class; ``__wrapped__`` of the replacement is the original."""
+    """Replace a method of a class, which may be static; ``__wrapped__`` is the original."""
     original = getattr(cls, name)
-    setattr(cls, name, functools.wraps(original)(make(original)))
+    replacement = functools.wraps(original)(make(original))
+    is_static = isinstance(vars(cls).get(name), staticmethod)
+    setattr(cls, name, staticmethod(replacement) if is_static else replacement)
 
 
 class ModuleView(ModuleType):
