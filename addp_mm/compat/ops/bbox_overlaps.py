@@ -30,6 +30,6 @@ def bbox_overlaps(bboxes1: Tensor, bboxes2: Tensor, ious: Tensor, mode: int, ali
     base = (first[..., 2:] - first[..., :2] + offset).prod(-1)
     if mode == 0:
         base = base + (second[..., 2:] - second[..., :2] + offset).prod(-1) - overlap
-    if ious.is_cuda:  # mmcv's CUDA kernel has a lower bound of the divisor, its CPU kernel has none
+    if ious.device.type != 'cpu':  # mmcv's CUDA kernel has a lower bound of the divisor, its CPU kernel has none
         base = base.clamp(min=offset)
     ious.copy_(overlap / base)

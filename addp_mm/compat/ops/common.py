@@ -1,18 +1,22 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Common to all operators: their table, no gradients, no autocast, float32 at least."""
+"""Common to all operators: table, device, no gradients, no autocast, float32 at least."""
 
 import functools
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 from torch import Tensor
+
+from .fallback import compute, device_of
 
 OPS: dict[str, Callable] = {}
 
 
 def mmcv_op(function: Callable, name: str = '') -> Callable:
     """Add an operator to :data:`OPS`, to run without autograd and autocast as compiled ones do.
+
+    Where the device of its tensors lacks a kernel, it runs on the CPU.
 
     Args:
         function: The operator.
@@ -21,12 +25,16 @@ def mmcv_op(function: Callable, name: str = '') -> Callable:
 
     @functools.wraps(function)
     def run(*args, **kwargs):
-        device = next(a.device for a in (*args, *kwargs.values()) if isinstance(a, Tensor))
-        with torch.no_grad(), torch.autocast(device.type, enabled=False):
-            return function(*args, **kwargs)
+        with torch.no_grad(), _no_autocast(device_of(args, kwargs).type):
+            return compute(function, args, kwargs)
 
     OPS[name or function.__name__] = run
     return run
+
+
+def _no_autocast(kind: str) -> AbstractContextManager:
+    """A context without autocast, on a kind of device that may not have any."""
+    return torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext()
 
 
 def compute_dtype(*tensors: Tensor) -> torch.dtype:

@@ -5,10 +5,12 @@ import numpy as np
 from torch import Tensor
 
 from .common import mmcv_op
+from .fallback import computed_on_cpu
 from .region_growing import LabelMap
 
 
 @mmcv_op
+@computed_on_cpu
 def contour_expand(
     kernel_mask: Tensor, internal_kernel_label: Tensor, min_kernel_area: int, kernel_num: int
 ) -> list[list[int]]:
@@ -27,11 +29,11 @@ def contour_expand(
     Returns:
         Labels (H, W), as lists.
     """
-    labels = internal_kernel_label.cpu().numpy()
+    labels = internal_kernel_label.numpy()
     labels = np.where(labels > 0, labels, 0)
     areas = np.bincount(labels.ravel(), minlength=1)
     grown = LabelMap(np.where(areas[labels] >= min_kernel_area, labels, 0))
     if len(kernel_mask) > 1:
-        largest = grown.padded(kernel_mask[0].cpu().numpy() != 0)
+        largest = grown.padded(kernel_mask[0].numpy() != 0)
         grown.grow(np.flatnonzero(grown.flat > 0), largest, columns_first=False)
     return grown.values().tolist()

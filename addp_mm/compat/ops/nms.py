@@ -9,6 +9,7 @@ from torch import Tensor
 from torchvision.ops import nms as torchvision_nms
 
 from .common import compute_dtype, mmcv_op
+from .fallback import computed_on_cpu
 
 _BLOCK = 512
 _PART = 256
@@ -107,8 +108,8 @@ def _exceeds(first: Tensor, second: Tensor, threshold: float, offset: int) -> Te
     sides = (torch.minimum(first[..., 2:], second[:, 2:]) - left_top + offset).clamp(min=0)
     inter = sides[..., 0] * sides[..., 1]
     union = _areas(first, offset) + _areas(second, offset) - inter
-    # mmcv's CPU kernel divides, its CUDA kernel multiplies
-    return inter > threshold * union if first.is_cuda else inter / union > threshold
+    # mmcv's CPU kernel divides, its CUDA kernel multiplies; other accelerators follow CUDA
+    return inter / union > threshold if first.device.type == 'cpu' else inter > threshold * union
 
 
 def _areas(boxes: Tensor, offset: int) -> Tensor:
@@ -116,6 +117,7 @@ def _areas(boxes: Tensor, offset: int) -> Tensor:
 
 
 @mmcv_op
+@computed_on_cpu
 def nms_match(dets: Tensor, iou_threshold: float) -> list[list[int]]:
     """Group each kept box with those that it suppresses (overlap of at least ``iou_threshold``).
 
@@ -128,8 +130,8 @@ def nms_match(dets: Tensor, iou_threshold: float) -> list[list[int]]:
         suppressed, in order of score.
     """
     order = dets[:, 4].contiguous().sort(0, descending=True)[1]
-    boxes = dets[:, :4].to(compute_dtype(dets))[order].cpu().numpy()
-    ranked, threshold = order.cpu().numpy(), np.float32(iou_threshold)
+    boxes = dets[:, :4].to(compute_dtype(dets))[order].numpy()
+    ranked, threshold = order.numpy(), np.float32(iou_threshold)
     with np.errstate(invalid='ignore'):
         areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
     alive = np.ones(len(boxes), dtype=bool)

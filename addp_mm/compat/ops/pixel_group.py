@@ -5,10 +5,12 @@ import numpy as np
 from torch import Tensor
 
 from .common import compute_dtype, mmcv_op
+from .fallback import computed_on_cpu
 from .region_growing import LabelMap
 
 
 @mmcv_op
+@computed_on_cpu
 def pixel_group(
     score: Tensor,
     mask: Tensor,

@@ -51,7 +51,7 @@ def roi_align_forward(
         return
     dtype = compute_dtype(input)
     features, boxes = input.to(dtype), rois.to(dtype)
-    if not input.is_cuda:
+    if not input.is_cuda:  # only torchvision's CUDA kernel is known to read nothing outside then
         _refuse_bad_sizes(boxes, spatial_scale, aligned)
     if pool_mode == _MAX:
         grid = roi_grid(boxes, aligned_height, aligned_width, spatial_scale, sampling_ratio, aligned)
@@ -106,7 +106,7 @@ def _max_forward(
     height, width = features.shape[2:]
     pixels = pixel_rows(features)
     # mmcv starts the search from these values on the CPU and on CUDA
-    lowest = torch.finfo(torch.float32).min if features.is_cuda else -10000.0
+    lowest = -10000.0 if features.device.type == 'cpu' else torch.finfo(torch.float32).min
     points = pooled_height * pooled_width * grid.valid[0].numel()
     for part in chunks(num_rois, points * max(channels, 4)):
         y, x, valid = grid.y[part], grid.x[part], grid.valid[part]

@@ -6,11 +6,13 @@ import torch
 from torch import Tensor
 
 from .common import compute_dtype, mmcv_op
+from .fallback import computed_on_cpu
 
 _NAIVE, _LINEAR, _GAUSSIAN = range(3)
 
 
 @mmcv_op
+@computed_on_cpu
 def softnms(
     boxes: Tensor,
     scores: Tensor,
@@ -41,7 +43,7 @@ def softnms(
     """
     dtype = compute_dtype(boxes, scores)
     # a column for each box: x1, y1, x2, y2, score, area
-    table = torch.cat([boxes.to(dtype).t(), scores.to(dtype)[None], scores.to(dtype)[None]]).cpu().numpy().copy()
+    table = torch.cat([boxes.to(dtype).t(), scores.to(dtype)[None], scores.to(dtype)[None]]).numpy().copy()
     real = table.dtype.type
     inds, count, best = np.arange(len(scores)), len(scores), 0
     with np.errstate(divide='ignore', invalid='ignore', over='ignore'):
@@ -61,7 +63,7 @@ def softnms(
                     array[:, : len(order)] = array[:, order]
                 count = best + len(order)
     dets[:count] = torch.from_numpy(table[:5, :count].T.copy()).to(dets)
-    return torch.from_numpy(inds[:count]).to(boxes.device)
+    return torch.from_numpy(inds[:count])
 
 
 def _first_best(scores: np.ndarray) -> int:
