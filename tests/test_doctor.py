@@ -8,6 +8,7 @@ import sys
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 from addp_mm import doctor
 from addp_mm.compat.ops import OPS
@@ -140,8 +141,10 @@ def test_operators_are_listed_with_who_provides_them(capsys, monkeypatch):
     }
     doctor.main(['--ops'])
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == len(found) + 3
-    assert lines[-1].startswith(f'{len(found)} operators: 0 compiled, ')
+    assert len(lines) == len(found) + 4
+    assert lines[-2].startswith(f'{len(found)} operators: 0 compiled, ')
+    if not torch.accelerator.is_available():
+        assert lines[-1] == 'Device: cpu. Computed on the CPU: all'
 
 
 def test_compiled_operators_are_told_apart():

@@ -223,8 +223,13 @@ def test_a_gpu_without_code_in_torch(monkeypatch, architectures, works):
         assert 'this torch has code for 100, 90 only' in found['GPU 0'].text
 
 
-def test_apple_mps_is_named(monkeypatch):
+@pytest.mark.parametrize('kind, count, name', [('mps', 1, 'mps'), ('xpu', 2, '2 x Arc')])
+def test_another_accelerator_is_named(monkeypatch, kind, count, name):
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
-    monkeypatch.setattr(torch.backends.mps, 'is_available', lambda: True)
+    monkeypatch.setattr(torch.accelerator, 'is_available', lambda: True)
+    monkeypatch.setattr(torch.accelerator, 'current_accelerator', lambda: torch.device(kind))
+    monkeypatch.setattr(torch.accelerator, 'device_count', lambda: count)
+    monkeypatch.setattr(torch.xpu, 'get_device_name', lambda: 'Arc')
     (finding,) = devices.check_gpus()
-    assert (finding.status, finding.text) == ('ok', 'Apple MPS')
+    assert finding.status == 'ok'
+    assert finding.text == f'{name}, as --device {kind}; addp_mm was never run on this kind of device'

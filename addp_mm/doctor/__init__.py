@@ -97,7 +97,9 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _list_operators(as_json: bool) -> None:
-    """Print the operators, and how many of them there are."""
+    """Print the operators, how many there are, and which of them the device leaves to the CPU."""
+    from addp_mm.devices import default_device
+
     found = list(operators.operators())
     if as_json:
         print(json.dumps([dict(dataclasses.asdict(one), passes=one.passes) for one in found], indent=2))
@@ -109,3 +111,6 @@ def _list_operators(as_json: bool) -> None:
     )
     missing = sum(one.provider == operators.MISSING for one in found)
     print(f'\n{len(found)} operators: {counts}, {missing} missing. A missing one can be imported; called, it says so')
+    if providers[operators.OURS]:
+        device = default_device()
+        print(f'Device: {device.type}. Computed on the CPU: {", ".join(operators.left_to_the_cpu(device)) or "all"}')

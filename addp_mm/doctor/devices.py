@@ -60,7 +60,7 @@ def check_gpus() -> Iterator[Finding]:
     import torch
 
     if not torch.cuda.is_available():
-        yield _without_cuda(torch)
+        yield _other_accelerator(torch) or _without_gpu(torch)
         return
     codes = {name.partition('_')[2].rstrip('af') for name in torch.cuda.get_arch_list()}
     for index in range(torch.cuda.device_count()):
@@ -74,11 +74,20 @@ def check_gpus() -> Iterator[Finding]:
             yield Finding('ok', f'GPU {index}', text)
 
 
-def _without_cuda(torch) -> Finding:
+def _other_accelerator(torch) -> Finding | None:
+    """An accelerator of another kind than CUDA and ROCm: torch has one kind at most."""
+    from addp_mm.devices import accelerator_name, default_device, is_accelerator
+
+    device = default_device()
+    if not is_accelerator(device):
+        return None
+    count = torch.accelerator.device_count()
+    name = f'{count} x {accelerator_name()}' if count > 1 else accelerator_name()
+    return Finding('ok', 'GPU', f'{name}, as --device {device.type}; addp_mm was never run on this kind of device')
+
+
+def _without_gpu(torch) -> Finding:
     text = 'none that torch can use; training runs on the CPU'
-    mps = getattr(torch.backends, 'mps', None)
-    if mps is not None and mps.is_available():
-        return Finding('ok', 'GPU', 'Apple MPS')
     if not any(map(os.path.exists, NVIDIA)):
         return Finding('ok', 'GPU', text)
     hidden = os.environ.get('CUDA_VISIBLE_DEVICES')

@@ -90,8 +90,20 @@ def check_operators() -> Iterator[Finding]:
         names = sorted({re.sub('_(forward|backward).*', '', name) for name in OPS if not name.startswith('get_')})
         text = f'none is compiled; addp_mm has {", ".join(names)}; others raise MissingOpError when they are called'
         yield Finding('ok', 'mmcv operators', text)
+        yield _on_their_device()
     else:
         yield Finding('ok', 'mmcv operators', f'compiled in {spec.origin}; those of addp_mm are not used')
+
+
+def _on_their_device() -> Finding:
+    """Which operators the accelerator leaves to the CPU."""
+    from addp_mm.devices import default_device
+    from addp_mm.doctor.operators import left_to_the_cpu
+
+    device = default_device()
+    names = ', '.join(left_to_the_cpu(device))
+    text = f'their tensors are copied to the CPU for {names}' if names else 'all are computed there'
+    return Finding('ok', f'mmcv operators on {device.type}', text)
 
 
 def check_patches() -> Iterator[Finding]:

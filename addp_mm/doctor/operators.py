@@ -10,10 +10,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from addp_mm.compat.versions import INSTALL_MMCV
 from addp_mm.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
 
 COMPILED, OURS, MISSING = 'compiled', 'addp_mm', '-'
 _PASS = re.compile(r'_(forward|backward).*$')  # sync_bn_forward_mean, deform_conv_backward_input
@@ -84,6 +87,41 @@ def _asked_for(path: Path) -> Iterator[str]:
             called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, 'id', '')
             if called == 'load_ext':
                 yield from ast.literal_eval(node.args[1])
+
+
+def left_to_the_cpu(device: torch.device) -> list[str]:
+    """Operators of addp_mm that are computed on the CPU for tensors on a device; none on the CPU.
+
+    Operators without a kernel there are found by small examples of those that use torchvision's.
+    Others show themselves when they are called.
+    """
+    from addp_mm.compat.ops.fallback import fallen_back
+    from addp_mm.devices import is_accelerator
+
+    if not is_accelerator(device):
+        return []
+    _run_examples(device)
+    return sorted({_PASS.sub('', name) for name in fallen_back(device.type)})
+
+
+def _run_examples(device: torch.device) -> None:
+    """Forward and backward passes of the operators that call torchvision."""
+    import torch
+    from mmcv import ops
+
+    boxes = torch.tensor([[0.0, 0, 3, 3], [1, 1, 4, 4]], device=device)
+    rois = torch.cat([torch.zeros_like(boxes[:, :1]), boxes], 1)
+    maps = torch.ones(1, 1, 4, 4, device=device, requires_grad=True)
+    offsets, weight = maps.new_zeros(1, 18, 4, 4), maps.new_ones(1, 1, 3, 3)
+    ops.nms(boxes, boxes[:, 3].contiguous(), 0.5)
+    results = [
+        ops.roi_align(maps, rois, 2),
+        ops.roi_pool(maps, rois, 2),
+        ops.deform_conv2d(maps, offsets, weight, 1, 1),
+        ops.modulated_deform_conv2d(maps, offsets, torch.ones_like(offsets[:, :9]), weight, None, 1, 1),
+    ]
+    for result in results:
+        result.sum().backward()
 
 
 def table(found: list[Operator]) -> list[list[str]]:

@@ -11,9 +11,10 @@ RECIPE = 'addp_mm::cls/addp-vit-nano-p8_ft_1xb32-fp32-300i_fashion-scenes-64px'
 
 def check_training() -> Iterator[Finding]:
     """One training step of the nano classifier on the CPU, and on the first GPU if there is one."""
-    import torch
+    from addp_mm.devices import default_device, is_accelerator
 
-    for device in ['cpu', *(['cuda:0'] if torch.cuda.is_available() else [])]:
+    found = default_device()
+    for device in ['cpu', *([f'{found.type}:0'] if is_accelerator(found) else [])]:
         try:
             loss = train_step(device)
         except Exception as error:
@@ -28,7 +29,7 @@ def train_step(device: str) -> float:
     """Fine-tune the nano ADDPViT for one step on random images, from its shipped weights.
 
     Args:
-        device: Such as 'cpu' or 'cuda:0'.
+        device: Such as 'cpu', 'cuda:0' or 'xpu:0'.
 
     Returns:
         The loss.

@@ -63,6 +63,11 @@ def compute(function: Callable, args: tuple, kwargs: dict[str, Any]) -> Any:
         return result
 
 
+def fallen_back(kind: str) -> set[str]:
+    """Operators that are computed on the CPU for tensors on a kind of device, as far as known."""
+    return ON_CPU | {name for name, where in _FELL_BACK if where == kind}
+
+
 def _is_missing_kernel(error: Exception, kind: str) -> bool:
     return isinstance(error, NotImplementedError) or kind != 'cuda' and bool(_NO_KERNEL.search(str(error)))
 

@@ -212,3 +212,16 @@ def test_errors_that_are_no_missing_kernel_stay(said):
         with pytest.raises(RuntimeError, match='not supported'):  # on the CPU, too
             fallback.compute(misses, (x,), {})
     assert said == []
+
+
+def test_the_doctor_finds_what_a_device_leaves_to_the_cpu(mmcv_ops, said):
+    from addp_mm.doctor.operators import left_to_the_cpu
+
+    always = ['contour_expand', 'nms_match', 'pixel_group', 'softnms']
+    missing = 'torchvision::nms', 'torchvision::_deform_conv2d_backward'
+    with OtherDevice(missing), pytest.MonkeyPatch.context() as patch:
+        # the real check leaves out the kind of this device
+        patch.setattr('addp_mm.devices.is_accelerator', lambda device: device == DEVICE)
+        found = left_to_the_cpu(DEVICE)
+    assert found == sorted([*always, 'nms', 'deform_conv', 'modulated_deform_conv'])
+    assert left_to_the_cpu(torch.device('cpu')) == []
