@@ -17,6 +17,7 @@ from addp_mm.benchmark.spans import Spans
 from addp_mm.devices import is_accelerator, synchronize
 
 PRECISIONS = {'float32': torch.float32, 'bfloat16': torch.bfloat16, 'float16': torch.float16}
+Clock = Callable[[], float]
 MATRIX_SIDE, MATRIX_SIDE_ON_ACCELERATOR = 2048, 8192
 
 
@@ -80,7 +81,12 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager:
 
 
 def time_in_turns(
-    cases: Sequence[Case], device: torch.device, rounds: int, steps: int = 1, warmup: int = 0
+    cases: Sequence[Case],
+    device: torch.device,
+    rounds: int,
+    steps: int = 1,
+    warmup: int = 0,
+    clock: Clock = time.perf_counter,
 ) -> list[Times]:
     """Time cases that take turns.
 
@@ -90,11 +96,12 @@ def time_in_turns(
         rounds: Turns of each case.
         steps: Timed steps in a turn. Defaults to 1.
         warmup: Untimed steps before those of each turn. Defaults to 0.
+        clock: Returns seconds. Defaults to the time that passes.
     """
     found = [Times(case) for case in cases]
     for _ in range(rounds):
         for times in found:
-            _turn(times, device, steps, warmup)
+            _turn(times, steps, warmup, lambda: _now(device, clock))
     return found
 
 
@@ -105,6 +112,7 @@ def measure_in_turns(
     warmup: int = 0,
     matrix_side: int | None = None,
     with_memory: bool = True,
+    clock: Clock = time.perf_counter,
 ) -> tuple[list[Times], dict[str, float]]:
     """Time cases that take turns with a large matrix product; count operations; measure memory.
 
@@ -117,6 +125,7 @@ def measure_in_turns(
         warmup: Untimed steps before each timed one. Defaults to 0.
         matrix_side: Side of the square matrices. Defaults to None: 2048 on a CPU, 8192 on a GPU.
         with_memory: Whether to measure memory in one more step. Defaults to True.
+        clock: Returns seconds. Defaults to the time that passes.
 
     Returns:
         The measurements, and the operations a second of the matrix product in each precision.
@@ -125,11 +134,11 @@ def measure_in_turns(
     products = {name: _product(name, device, side) for name in dict.fromkeys(case.precision for case in cases)}
     counted = []
     for case in (*cases, *products.values()):
-        with _prepared(case):
+        with prepared(case):
             case.run()
             memory = added_memory(case.run, device) if with_memory else None
             counted.append((*_operations(case), memory))
-    found = time_in_turns([*cases, *products.values()], device, rounds, warmup=warmup)
+    found = time_in_turns([*cases, *products.values()], device, rounds, warmup=warmup, clock=clock)
     for times, (flops, part_flops, memory) in zip(found, counted, strict=True):
         times.flops, times.part_flops, times.added_bytes = flops, part_flops, memory
     rates = {times.case.precision: times.rate for times in found[len(cases) :]}
@@ -155,24 +164,25 @@ def _operations(case: Case) -> tuple[int, dict[str, float]]:
     return counter.get_total_flops(), parts
 
 
-def _turn(times: Times, device: torch.device, steps: int, warmup: int) -> None:
+def _turn(times: Times, steps: int, warmup: int, now: Clock) -> None:
     case = times.case
-    with _prepared(case):
+    with prepared(case):
         for index in range(warmup + steps):
             parts: dict[str, float] = {}
-            start = _now(device)
+            start = now()
             if case.spans is not None and index >= warmup:
-                with case.spans.record(lambda: _now(device)) as parts:
+                with case.spans.record(now) as parts:
                     case.run()
             else:
                 case.run()
             if index >= warmup:
-                times.seconds.append(_now(device) - start)
+                times.seconds.append(now() - start)
                 times.parts += [parts] if parts else []
 
 
 @contextmanager
-def _prepared(case: Case) -> Iterator[None]:
+def prepared(case: Case) -> Iterator[None]:
+    """Call ``begin`` and ``end`` of a case around some of its steps."""
     if case.begin is not None:
         case.begin()
     try:
@@ -182,7 +192,7 @@ def _prepared(case: Case) -> Iterator[None]:
             case.end()
 
 
-def _now(device: torch.device) -> float:
+def _now(device: torch.device, clock: Clock) -> float:
     """The time when the device has finished everything that it was given."""
     synchronize(device)
-    return time.perf_counter()
+    return clock()

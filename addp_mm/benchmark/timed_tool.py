@@ -3,9 +3,10 @@
 
 from __future__ import annotations
 
+import time
 from argparse import Namespace
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -25,10 +26,12 @@ class Group:
     Args:
         title: What they do.
         cases: The cases; the first is the one that the others are compared with.
+        notes: Written to ``--out``, too. Defaults to nothing.
     """
 
     title: str
     cases: Sequence[Case]
+    notes: Mapping[str, Any] = field(default_factory=dict)
 
 
 def prepare(args: Namespace) -> None:
@@ -46,7 +49,13 @@ def prepare(args: Namespace) -> None:
     torch.manual_seed(args.seed)
 
 
-def measure_groups(title: str, groups: Iterable[Group], args: Namespace, with_memory: bool = True) -> dict[str, Any]:
+def measure_groups(
+    title: str,
+    groups: Iterable[Group],
+    args: Namespace,
+    with_memory: bool = True,
+    clock: Callable[[], float] = time.perf_counter,
+) -> dict[str, Any]:
     """Measure groups one after the other; print their tables, and write them to ``--out``.
 
     Args:
@@ -55,16 +64,17 @@ def measure_groups(title: str, groups: Iterable[Group], args: Namespace, with_me
             to be in memory together.
         args: Prepared by :func:`prepare`.
         with_memory: Whether the memory of a step is measured. Defaults to True.
+        clock: Returns seconds. Defaults to the time that passes.
 
     Returns:
         What is written: ``title``, ``explanation``, and for each group its ``title``, the machine,
-        ``tables`` and the measured ``cases``.
+        ``tables``, the measured ``cases`` and ``notes``.
     """
     records: dict[str, Any] = dict(title=title, explanation=EXPLANATION, groups=[])
     print(EXPLANATION)
     for group in groups:
         found, rates = measure_in_turns(
-            group.cases, args.device, args.rounds, args.warmup, args.matrix_side, with_memory
+            group.cases, args.device, args.rounds, args.warmup, args.matrix_side, with_memory, clock
         )
         about = about_run(args.device, rates)
         tables: list[dict[str, Any]] = [dict(header=list(HEADER), rows=case_rows(found, rates))]
@@ -74,7 +84,9 @@ def measure_groups(title: str, groups: Iterable[Group], args: Namespace, with_me
         for table in tables:
             print('\n' + markdown_table(table['header'], table['rows'], numbers=True), end='', flush=True)
         cases = [record(times) for times in found]
-        records['groups'].append(dict(title=group.title, about=about, tables=tables, cases=cases))
+        records['groups'].append(
+            dict(title=group.title, about=about, tables=tables, cases=cases, notes=dict(group.notes))
+        )
         if args.out is not None:
             write_json(args.out, records)
     return records

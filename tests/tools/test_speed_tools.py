@@ -8,6 +8,7 @@ import os
 import re
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -19,9 +20,20 @@ from addp_mm.analysis import TrainingStep
 from addp_mm.analysis.batches import synthetic_batch, training_size
 from addp_mm.benchmark import data_growth
 from addp_mm.benchmark.compiled_step import vary
+from addp_mm.benchmark.operators import OPERATORS, Inputs, comparison
+from addp_mm.benchmark.operators.comparison import (
+    COMPILED,
+    REFERENCE,
+    DifferentResultsError,
+    difference,
+    operator_groups,
+)
+from addp_mm.benchmark.paired_times import Case
 from addp_mm.benchmark.speed_page import as_json, as_markdown
 from addp_mm.benchmark.speed_steps import NAMES, Options, speed_steps
+from addp_mm.compat.extension_choice import own_extension
 from addp_mm.engine.runner_cfg import set_amp
+from addp_mm.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]
 PRETRAIN = ROOT / 'configs/pretrain'
@@ -97,19 +109,64 @@ def test_the_ways_of_attention_with_relative_positions(tmp_path):
 
 
 def test_every_operator_agrees_with_its_reference():
-    operators = tool('operators')
-    for name, make in operators.OPERATORS.items():
-        own, other = make(operators.Inputs(torch.device('cpu'), 0.05))
-        operators.check_agreement(name, own(), other())
-    with pytest.raises(SystemExit, match='nms: the results differ'):
-        operators.check_agreement('nms', torch.tensor([1, 2]), torch.tensor([2, 1]))
+    chosen = list(OPERATORS.values())
+    groups = list(operator_groups(chosen, lambda: Inputs(torch.device('cpu'), 0.02), [REFERENCE]))
+    assert [group.notes['operator'] for group in groups] == [operator.name for operator in chosen]
+    for operator, group in zip(chosen, groups, strict=True):
+        assert list(group.notes['differences']) == ([operator.reference] if operator.reference else [])
 
 
-def test_operators_take_turns_with_their_references(tmp_path):
-    chosen = ['nms', 'roi_pool']
-    groups = written('operators', tmp_path / 'out.json', '--scale', '0.05', '--op', *chosen)
-    assert [group['title'].partition(':')[0] for group in groups] == chosen
-    assert [case['case'] for case in groups[0]['cases']] == ['reference', 'addp_mm']
+@pytest.mark.parametrize('wrong', [torch.tensor([2, 1]), torch.tensor([1]), torch.tensor([1.0, float('nan')])])
+def test_different_results_are_refused(wrong):
+    right = torch.tensor([1.0, 2]).to(wrong.dtype)
+    same, other = Case('torchvision', lambda: right), Case('torchvision', lambda: [wrong])
+    assert difference('nms', Case('addp_mm', lambda: [right]), same) == 0
+    with pytest.raises(DifferentResultsError, match='^nms: the results of addp_mm and of torchvision differ by '):
+        difference('nms', Case('addp_mm', lambda: [right]), other)
+
+
+def test_operators_take_turns_with_their_references(tmp_path, capsys):
+    chosen = ['nms', 'roi_pool', 'points_in_boxes']
+    options = ('--scale', '0.02', '--processor-time', '--op', *chosen)
+    groups = written('operators', tmp_path / 'out.json', *options)
+    assert [group['notes']['operator'] for group in groups] == chosen
+    assert [[case['case'] for case in group['cases']] for group in groups] == [
+        ['torchvision', 'addp_mm'],
+        ['torchvision', 'addp_mm'],
+        ['addp_mm'],
+    ]
+    table = capsys.readouterr().out.partition('| operator |')[2].splitlines()[2:]
+    assert [row.split(' | ')[:3] for row in table] == [
+        ['| `nms`', '2000 proposals of an image', 'torchvision'],
+        ['| `roi_pool`', '512 boxes on a map of 256 x 200 x 200, forward and backward', 'torchvision'],
+        ['| `points_in_boxes`', '20,000 points and 50 boxes', '–'],
+    ]
+
+
+def only_nms(function):
+    """An extension with an operator for NMS, and one for RoIPool that has no kernel for the CPU."""
+
+    def no_kernel(*args, **kwargs):
+        raise RuntimeError('roi_pool_forward_impl: implementation for device cpu:0 not found.')
+
+    return SimpleNamespace(nms=function, roi_pool_forward=no_kernel)
+
+
+def test_operators_against_compiled_ones(monkeypatch):
+    ours = own_extension()
+    chosen = [OPERATORS['nms'], OPERATORS['roi_pool']]
+
+    def groups(compiled):
+        monkeypatch.setattr(comparison, 'compiled_extension', lambda: compiled)
+        return list(operator_groups(chosen, lambda: Inputs(torch.device('cpu'), 0.02), [COMPILED]))
+
+    nms, roi_pool = groups(only_nms(ours.nms))
+    assert [case.name for case in nms.cases] == ['compiled mmcv', 'addp_mm']
+    assert [case.name for case in roi_pool.cases] == ['addp_mm']  # mmcv has no kernel
+    with pytest.raises(DifferentResultsError, match='compiled mmcv'):
+        groups(only_nms(lambda *args, **named: ours.nms(*args, **named)[1:]))
+    with pytest.raises(ConfigError, match='^--against compiled: the installed mmcv has no compiled operators'):
+        groups(None)
 
 
 def test_the_data_pipeline_with_made_up_images(tmp_path):

@@ -1,14 +1,12 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 import importlib
-import pkgutil
-import sys
-from types import ModuleType
 
 import pytest
 import torch
 from helpers.watched_operators import WatchedOperators
 
-from addp_mm.compat.mmcv_ext import EXT_NAME, MMCVExtFinder, install_mmcv_ext
+from addp_mm.compat.extension_choice import calling, own_extension
+from addp_mm.compat.mmcv_ext import install_mmcv_ext
 
 install_mmcv_ext()
 
@@ -16,20 +14,14 @@ install_mmcv_ext()
 @pytest.fixture(scope='session')
 def ext():
     """The extension under test, also if the installed mmcv has a compiled one."""
-    module = ModuleType(EXT_NAME)
-    MMCVExtFinder().exec_module(module)
-    return module
+    return own_extension()
 
 
 @pytest.fixture
-def mmcv_ops(monkeypatch, ext):
+def mmcv_ops(ext):
     """``mmcv.ops`` on the extension under test."""
-    ops = importlib.import_module('mmcv.ops')
-    for info in pkgutil.iter_modules(ops.__path__, 'mmcv.ops.'):
-        module = sys.modules.get(info.name)
-        if hasattr(module, 'ext_module'):
-            monkeypatch.setattr(module, 'ext_module', ext)
-    return ops
+    with calling(ext):
+        yield importlib.import_module('mmcv.ops')
 
 
 @pytest.fixture

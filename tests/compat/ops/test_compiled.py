@@ -1,24 +1,13 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Each operator against mmcv's compiled one, if the installed mmcv has compiled operators."""
 
-import importlib.machinery
-import importlib.util
-
 import pytest
 import torch
 from helpers.operator_cases import GROUPS, Inputs
 
+from addp_mm.compat.extension_choice import compiled_extension
 
-def compiled_ext():
-    spec = importlib.util.find_spec('mmcv')
-    where = spec.submodule_search_locations if spec else None
-    spec = importlib.machinery.PathFinder.find_spec('mmcv._ext', where) if where else None
-    if spec is None:
-        return None
-    return importlib.import_module('mmcv._ext')
-
-
-COMPILED = compiled_ext()
+COMPILED = compiled_extension()
 by_name = pytest.mark.parametrize('group', GROUPS, ids=lambda group: group.__name__)
 
 
