@@ -19,8 +19,8 @@ def deform_conv(make):
     grads = make.zeros(2, 4, 20, 24), make.zeros(2, 36, 20, 24)
     args = (maps, offsets, grad.clone(), *grads, weight, none)
     yield OperatorCase('deform_conv_backward_input', args, (3, 4), _ONE)
-    args = (maps, offsets, grad.clone(), make.zeros(6, 2, 3, 3), none, none, 1.0)
-    yield OperatorCase('deform_conv_backward_parameters', args, (3,), _ONE)
+    args = (maps, offsets, grad.clone(), make.zeros(6, 2, 3, 3), none, none)
+    yield OperatorCase('deform_conv_backward_parameters', args, (3,), dict(_ONE, scale=1.0))
 
 
 def modulated_deform_conv(make):
