@@ -45,6 +45,9 @@ class DeviceTensor(Tensor):
     def new_tensor(self, data: Any) -> Tensor:
         return _tensor(data, dtype=self.dtype, device=DEVICE)
 
+    def tolist(self) -> list:
+        return self.inner.tolist()
+
     def __getitem__(self, item: Any) -> Tensor:
         return super().__getitem__(_indices(item))
 

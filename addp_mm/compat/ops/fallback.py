@@ -88,8 +88,8 @@ def _on_cpu(function: Callable, device: torch.device, args: tuple, kwargs: dict[
 
 
 def _moved(result: Any, device: torch.device) -> Any:
-    if isinstance(result, tuple):
-        return tuple(_moved(each, device) for each in result)
+    if isinstance(result, tuple | list):
+        return type(result)(_moved(each, device) for each in result)
     return result.to(device) if isinstance(result, Tensor) else result
 
 

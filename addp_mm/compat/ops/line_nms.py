@@ -6,12 +6,14 @@ import torch
 from torch import Tensor
 
 from .common import compute_dtype, mmcv_op
+from .fallback import computed_on_cpu
 
 _BEFORE_OFFSETS = 5  # values of a lane before its offsets
 _START, _LENGTH = 2, 4
 
 
 @mmcv_op
+@computed_on_cpu
 def line_nms_forward(boxes: Tensor, scores: Tensor, thresh: float, top_k: int) -> list[Tensor]:
     """Keep the lanes that are not near a better one.
 
@@ -31,7 +33,7 @@ def line_nms_forward(boxes: Tensor, scores: Tensor, thresh: float, top_k: int) -
         0 for none.
     """
     order = scores.sort(0, descending=True)[1]
-    lanes, ranked = boxes.to(compute_dtype(boxes))[order].cpu().numpy(), order.cpu().numpy()
+    lanes, ranked = boxes.to(compute_dtype(boxes))[order].numpy(), order.numpy()
     keep, owner = np.zeros(len(lanes), np.int64), np.zeros(len(lanes), np.int64)
     alive, number = np.ones(len(lanes), dtype=bool), 0
     for lane in range(len(lanes)):
@@ -43,8 +45,7 @@ def line_nms_forward(boxes: Tensor, scores: Tensor, thresh: float, top_k: int) -
             keep[number] = ranked[lane]
             number += 1
             owner[ranked[hits]] = owner[ranked[lane]] = number
-    as_tensors = (torch.from_numpy(np.asarray(values)) for values in (keep, np.int64(number), owner))
-    return [values.to(boxes.device) for values in as_tensors]
+    return [torch.from_numpy(np.asarray(values)) for values in (keep, np.int64(number), owner)]
 
 
 def _near(lane: np.ndarray, others: np.ndarray, threshold: float) -> np.ndarray:

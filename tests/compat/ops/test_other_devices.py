@@ -188,7 +188,7 @@ def test_operators_of_numpy_run_on_the_cpu_and_fill_tensors_of_the_device(ext, s
         table = torch.cat([BOXES, SCORES[:, None]], 1)
         assert ext.nms_match(table.to(DEVICE), 0.3) == ext.nms_match(table, 0.3)
     assert [text.split()[2] for _, text in said] == ['softnms', 'nms_match']
-    assert {'softnms', 'nms_match', 'pixel_group', 'contour_expand'} == fallback.ON_CPU
+    assert {'softnms', 'nms_match', 'pixel_group', 'contour_expand', 'line_nms_forward'} == fallback.ON_CPU
 
 
 def test_errors_that_are_no_missing_kernel_stay(said):
@@ -217,7 +217,7 @@ def test_errors_that_are_no_missing_kernel_stay(said):
 def test_the_doctor_finds_what_a_device_leaves_to_the_cpu(mmcv_ops, said):
     from addp_mm.doctor.operators import left_to_the_cpu
 
-    always = ['contour_expand', 'nms_match', 'pixel_group', 'softnms']
+    always = ['contour_expand', 'line_nms', 'nms_match', 'pixel_group', 'softnms']
     missing = 'torchvision::nms', 'torchvision::_deform_conv2d_backward'
     with OtherDevice(missing), pytest.MonkeyPatch.context() as patch:
         # the real check leaves out the kind of this device
