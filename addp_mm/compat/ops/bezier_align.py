@@ -47,7 +47,7 @@ def bezier_align_forward(
     dtype = compute_dtype(input)
     regions = _Regions(beziers.to(dtype), aligned_height, aligned_width, spatial_scale, sampling_ratio, aligned)
     rows, (height, width) = pixel_rows(input.to(dtype)), input.shape[2:]
-    for part in chunks(len(beziers), regions.bins * max(regions.samples_of_bin, input.size(1))):
+    for part in chunks(len(beziers), regions.pixels_read * max(4, input.size(1))):
         pooled = weighted_sums(rows, *regions.samples(part, height, width))
         shape = (-1, aligned_height, aligned_width, input.size(1))
         output[part] = pooled.view(shape).permute(0, 3, 1, 2).to(output.dtype)
@@ -72,7 +72,7 @@ def bezier_align_backward(
     images, channels, height, width = grad_input.shape
     gradient = RowGradient(pixel_rows(grad_output.to(dtype)), images * height * width)
     sums = torch.arange(len(beziers) * regions.bins, device=grad_output.device).view(len(beziers), -1)
-    for part in chunks(len(beziers), regions.bins * max(regions.samples_of_bin, channels)):
+    for part in chunks(len(beziers), regions.pixels_read * max(4, channels)):
         gradient.add(sums[part].flatten(), *regions.samples(part, height, width))
     grad_input += images_of(gradient.total(), grad_input.shape)
 
@@ -93,9 +93,9 @@ class _Regions(NamedTuple):
         return self.rows * self.columns
 
     @property
-    def samples_of_bin(self) -> int:
-        """Pixels that a bin reads at most: four for each point."""
-        return self._grid(slice(None)).valid[0].numel() * 4
+    def pixels_read(self) -> int:
+        """Pixels that the bins of a region read at most: four for each point."""
+        return self.bins * self._grid(slice(None)).valid[0].numel() * 4
 
     def samples(self, part: slice, height: int, width: int) -> tuple[Tensor, Tensor]:
         """Pixels (S, P) that the S bins of some regions sum, and their weights.

@@ -104,13 +104,13 @@ def _activated(
     negative = values < 0
     values = torch.where(negative, values * slope, values)
     clamped = values.abs() > clamp
-    packed = _packed(torch.where(clamped, _CLAMPED, negative * _NEGATIVE)) if write else None
-    return values.clamp(-clamp, clamp), packed
+    signs = (negative.to(torch.uint8) * _NEGATIVE).masked_fill_(clamped, _CLAMPED)
+    return values.clamp(-clamp, clamp), _packed(signs) if write else None
 
 
 def _packed(signs: Tensor) -> Tensor:
     """Four values in a byte: (N, C, H, W) -> (N, C, H, W / 4, rounded up to 4) uint8."""
-    filled = F.pad(signs.to(torch.uint8), (0, -signs.size(3) % _ROW)).unflatten(3, (-1, len(_SHIFTS)))
+    filled = F.pad(signs, (0, -signs.size(3) % _ROW)).unflatten(3, (-1, len(_SHIFTS)))
     return sum(filled[..., place] << shift for place, shift in enumerate(_SHIFTS))
 
 

@@ -286,7 +286,7 @@ def differentiable(mmcv_ops, up, down, padding, clamp):
     return lambda x, b, filters: function(x, *filters, b, None, 0, 0)
 
 
-@pytest.mark.filterwarnings('ignore:filtered_lrelu called')
+@pytest.mark.filterwarnings('ignore:filtered_lrelu called', 'ignore:Since aten')
 @pytest.mark.parametrize('settings', FILTERED)
 def test_filtered_lrelu_gradients(ext, mmcv_ops, generator, monkeypatch, settings):
     up, down, padding, *shapes = settings
