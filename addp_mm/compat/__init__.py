@@ -30,6 +30,7 @@ from addp_mm.compat.compiled_step import (
 from addp_mm.compat.config_text import patch_config_text
 from addp_mm.compat.counted_labels import patch_counted_labels
 from addp_mm.compat.deepspeed import patch_deepspeed_optimizers
+from addp_mm.compat.deformable_attention import patch_deformable_attention
 from addp_mm.compat.device_kinds import patch_get_device
 from addp_mm.compat.distributed import patch_ddp, patch_init_dist, patch_sync_batchnorm
 from addp_mm.compat.empty_dataset import patch_base_dataset
@@ -75,6 +76,12 @@ PATCHES = (
     Patch('points_in_boxes', 'mmcv.ops.points_in_boxes', _FAULTS['cuda'], patch_current_device),
     Patch('furthest_points', 'mmcv.ops.furthest_point_sample', _FAULTS['cuda'], patch_furthest_points),
     Patch('carafe_naive', 'mmcv.ops.carafe', 'the gradient of carafe_naive is refused off CUDA', patch_carafe_naive),
+    Patch(
+        'deformable_attention',
+        'mmcv.ops.multi_scale_deform_attn',
+        'off CUDA, deformable attention samples level by level',
+        patch_deformable_attention,
+    ),
     Patch('vfnet', 'mmdet.models.dense_heads.vfnet_head', _FAULTS['half'], patch_half_loss),
     Patch('autoassign', 'mmdet.models.dense_heads.autoassign_head', _FAULTS['half'], patch_half_loss),
     Patch('ddq', 'mmdet.models.losses.ddq_detr_aux_loss', _FAULTS['half'], patch_half_loss),

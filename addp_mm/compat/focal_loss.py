@@ -33,6 +33,7 @@ def _make_forward(original):
         import torch
         import torch.nn.functional as F
 
+        # mmseg calls mmcv's operator on CUDA only, and fails on all other devices
         if not pred.is_cuda and target.dim() == pred.dim() - 1:
             num_classes = pred.size(1)
             valid = target != ignore_index

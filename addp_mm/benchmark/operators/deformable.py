@@ -1,6 +1,8 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Deformable convolution and attention."""
 
+import inspect
+
 import torch
 import torchvision
 from mmcv import ops
@@ -48,5 +50,5 @@ def ms_deform_attn(make: Inputs):
     weights = make.rand(1, queries, 8, 4, 4, grad=True)
     apply = MultiScaleDeformableAttnFunction.apply
     own = differentiated(lambda v, at, w: apply(v, shapes, starts, at, w, 64), value, locations, weights)
-    plain = multi_scale_deformable_attn_pytorch
+    plain = inspect.unwrap(multi_scale_deformable_attn_pytorch)  # without addp_mm's patch
     return own, differentiated(lambda v, at, w: plain(v, shapes, at, w), value, locations, weights)

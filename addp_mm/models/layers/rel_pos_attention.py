@@ -150,9 +150,10 @@ def attend_in_chunks(
 def choose_path(head_dims: int, hw: tuple[int, int], device_type: str) -> Callable[..., Tensor]:
     """The rule: :func:`attend_appended` or :func:`attend_in_chunks`.
 
-    The first on a GPU, which computes fast in comparison with its memory, as long as its fused
-    kernels accept the wider heads. Else the second: on a CPU it is as fast as the whole bias
-    in windows and faster on large maps. ``tools/benchmarks/relative_positions.py`` measures all.
+    The first on CUDA, which computes fast in comparison with its memory, as long as its fused
+    kernels accept the wider heads; whether other accelerators have such kernels was not tried.
+    Else the second: on a CPU it is as fast as the whole bias in windows and faster on large maps.
+    ``tools/benchmarks/relative_positions.py`` measures all.
 
     Args:
         head_dims: Channels of a head.

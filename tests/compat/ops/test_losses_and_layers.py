@@ -1,4 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
+import inspect
 import math
 
 import pytest
@@ -162,7 +163,7 @@ def test_deformable_attention_half(mmcv_ops, generator, dtype):
 
 def test_deformable_attention_equals_mmcvs_fallback(mmcv_ops, generator):
     value, locations, weights = attention_inputs(generator)
-    fallback = mmcv_ops.multi_scale_deform_attn.multi_scale_deformable_attn_pytorch
+    fallback = inspect.unwrap(mmcv_ops.multi_scale_deform_attn.multi_scale_deformable_attn_pytorch)
     torch.testing.assert_close(attend(mmcv_ops, value, locations, weights), fallback(value, SHAPES, locations, weights))
 
 
