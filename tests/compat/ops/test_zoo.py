@@ -32,11 +32,11 @@ MASKED_CONV = operators('masked_im2col_forward', 'masked_col2im_forward')  # in 
 SAMPLED = operator('deform_conv', 'DeformConv2d', 'backward_input')  # a constant as its weight
 MODULATED = operator('modulated_deform_conv', 'ModulatedDeformConv2d')
 CARAFE = operator('carafe', 'CARAFE')
+DEFORM_ATTENTION = operator('ms_deform_attn', 'MultiScaleDeformableAttn')
 DEFORM_ROI = operator('deform_roi_pool', 'DeformRoIPool')
 PSA = operator('psamask', 'PSAMask')
 # mmcv computes these with torch on a CPU, or everywhere
 POINTS = Uses(nodes=frozenset({'GridSampler2DBackward0'}))
-DEFORM_ATTENTION = POINTS
 CORNER_POOL = Uses(nodes=frozenset({'CummaxBackward0'}))
 ATTENTION = Uses(nodes=frozenset({'SoftmaxBackward0'}))
 
