@@ -88,7 +88,7 @@ class TrainingStep:
         """Largest memory so far in bytes: what PyTorch allocated on a GPU, resident on the CPU."""
         if is_accelerator(self.device):
             memory = memory_statistics(self.device)
-            return memory and memory.max_memory_allocated(self.device)
+            return None if memory is None else memory.max_memory_allocated(self.device)
         return resident_peak()
 
 

@@ -20,9 +20,10 @@ def patch_get_device(module: Any) -> bool:
     """
     import torch
 
-    if module.DEVICE != 'cpu' or not torch.accelerator.is_available():
+    found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    if module.DEVICE != 'cpu' or found is None:
         return False
-    module.DEVICE = torch.accelerator.current_accelerator().type
+    module.DEVICE = found.type
     return True
 
 
