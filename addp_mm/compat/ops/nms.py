@@ -12,6 +12,7 @@ from .common import compute_dtype, mmcv_op
 from .fallback import computed_on_cpu
 
 _BLOCK = 512
+_MATCH_BLOCK = 128
 _PART = 256
 
 
@@ -103,13 +104,22 @@ def keep_by_blocks(boxes: Tensor, exceeds: Callable[[Tensor, Tensor], Tensor], b
 
 def _exceeds(first: Tensor, second: Tensor, threshold: float, offset: int) -> Tensor:
     """Mark pairs that overlap by more than the threshold: (M, 4), (N, 4) -> (M, N) bool."""
-    first = first[:, None]
-    left_top = torch.maximum(first[..., :2], second[:, :2])
-    sides = (torch.minimum(first[..., 2:], second[:, 2:]) - left_top + offset).clamp(min=0)
-    inter = sides[..., 0] * sides[..., 1]
-    union = _areas(first, offset) + _areas(second, offset) - inter
+    inter, union = _shared_and_united(first, second, offset)
     # mmcv's CPU kernel divides, its CUDA kernel multiplies; other accelerators follow CUDA
-    return inter / union > threshold if first.device.type == 'cpu' else inter > threshold * union
+    return inter.div_(union) > threshold if first.device.type == 'cpu' else inter > union.mul_(threshold)
+
+
+def _shared_and_united(first: Tensor, second: Tensor, offset: int) -> tuple[Tensor, Tensor]:
+    """Areas of intersection and union of all pairs: (M, 4), (N, 4) -> two (M, N).
+
+    Each step works on whole rows of memory, not on coordinates side by side.
+    """
+    left, top, right, bottom = first.t()[..., None]
+    others = second.t().contiguous()
+    width = torch.minimum(right, others[2]).sub_(torch.maximum(left, others[0])).add_(offset).clamp_(min=0)
+    height = torch.minimum(bottom, others[3]).sub_(torch.maximum(top, others[1])).add_(offset).clamp_(min=0)
+    inter = width.mul_(height)
+    return inter, (_areas(first, offset)[:, None] + _areas(second, offset)).sub_(inter)
 
 
 def _areas(boxes: Tensor, offset: int) -> Tensor:
@@ -130,20 +140,16 @@ def nms_match(dets: Tensor, iou_threshold: float) -> list[list[int]]:
         suppressed, in order of score.
     """
     order = dets[:, 4].contiguous().sort(0, descending=True)[1]
-    boxes = dets[:, :4].to(compute_dtype(dets))[order].numpy()
-    ranked, threshold = order.numpy(), np.float32(iou_threshold)
-    with np.errstate(invalid='ignore'):
-        areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    boxes = dets[:, :4].to(compute_dtype(dets))[order]
+    ranked, threshold = order.numpy(), float(np.float32(iou_threshold))
     alive = np.ones(len(boxes), dtype=bool)
     groups = []
-    for i in range(len(boxes)):
-        if not alive[i]:
-            continue
-        others = i + 1 + np.flatnonzero(alive[i + 1 :])
-        with np.errstate(divide='ignore', invalid='ignore'):
-            sides = np.minimum(boxes[i, 2:], boxes[others, 2:]) - np.maximum(boxes[i, :2], boxes[others, :2])
-            inter = sides.clip(min=0).prod(1)
-            hits = others[inter / (areas[i] + areas[others] - inter) >= threshold]
-        alive[hits] = False
-        groups.append([int(ranked[i]), *ranked[hits].tolist()])
+    for start in range(0, len(boxes), _MATCH_BLOCK):
+        rows = start + np.flatnonzero(alive[start : start + _MATCH_BLOCK])
+        inter, union = _shared_and_united(boxes[rows], boxes[start:], offset=0)
+        for row, hits in zip(rows, (inter.div_(union) >= threshold).numpy(), strict=True):
+            if alive[row]:
+                matched = row + 1 + np.flatnonzero(hits[row + 1 - start :] & alive[row + 1 :])
+                alive[matched] = False
+                groups.append([int(ranked[row]), *ranked[matched].tolist()])
     return groups

@@ -51,13 +51,19 @@ def softnms(
         while best < count:
             top = best + _first_best(table[4, best:count])
             if top != best:
-                table[:, [best, top]] = table[:, [top, best]]
-                inds[[best, top]] = inds[[top, best]]
+                moved = table[:, best].copy()
+                table[:, best], table[:, top] = table[:, top], moved
+                inds[best], inds[top] = inds[top], inds[best]
             rest = table[:, best + 1 : count]
-            rest[4] *= _weights(_overlaps(table[:, best], rest, real(offset)), iou_threshold, sigma, method)
+            overlaps = _overlaps(table[:, best], rest, real(offset))
+            if method == _GAUSSIAN:
+                rest[4] *= np.exp(-(overlaps * overlaps) / real(sigma))
+            else:
+                hits = np.flatnonzero(overlaps >= real(iou_threshold))
+                rest[4, hits] *= real(0) if method == _NAIVE else real(1) - overlaps[hits]
             drops = rest[4] < real(min_score)
             best += 1
-            if drops.any():
+            if np.count_nonzero(drops):
                 order = _fill_from_the_end(~drops)
                 for array in (rest, inds[None, best:count]):
                     array[:, : len(order)] = array[:, order]
@@ -77,18 +83,13 @@ def _first_best(scores: np.ndarray) -> int:
 
 def _overlaps(box: np.ndarray, others: np.ndarray, offset: np.floating) -> np.ndarray:
     """Overlaps of a column with others; NaN if one of its numbers is, as in mmcv."""
-    sides = np.minimum(box[2:4, None], others[2:4]) - np.maximum(box[:2, None], others[:2]) + offset
+    sides = np.minimum(box[2:4, None], others[2:4])
+    sides -= np.maximum(box[:2, None], others[:2])
+    if offset:
+        sides += offset
     np.maximum(sides, 0, out=sides)
     inter = sides[0] * sides[1]
     return inter / (box[5] + others[5] - inter)
-
-
-def _weights(overlaps: np.ndarray, iou_threshold: float, sigma: float, method: int) -> np.ndarray:
-    real = overlaps.dtype.type
-    if method == _GAUSSIAN:
-        return np.exp(-(overlaps * overlaps) / real(sigma))
-    lowered = real(0) if method == _NAIVE else real(1) - overlaps
-    return np.where(overlaps >= real(iou_threshold), lowered, real(1))
 
 
 def _fill_from_the_end(stays: np.ndarray) -> np.ndarray:
