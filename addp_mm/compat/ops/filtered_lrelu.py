@@ -111,7 +111,7 @@ def _activated(
 def _packed(signs: Tensor) -> Tensor:
     """Four values in a byte: (N, C, H, W) -> (N, C, H, W / 4, rounded up to 4) uint8."""
     filled = F.pad(signs, (0, -signs.size(3) % _ROW)).unflatten(3, (-1, len(_SHIFTS)))
-    return sum(filled[..., place] << shift for place, shift in enumerate(_SHIFTS))
+    return sum(filled[..., slot] << shift for slot, shift in enumerate(_SHIFTS))
 
 
 def _unpacked(packed: Tensor, offset: tuple[int, int], shape: torch.Size) -> Tensor:
