@@ -67,13 +67,14 @@ def operator_groups(
     ours, compiled = own_extension(), require_compiled() if COMPILED in against else None
     for operator in operators:
         own, reference = operator.build(make_inputs())
+        mine = _case('addp_mm', own, ours)
         others = []
         if REFERENCE in against and reference is not None:
             others.append(Case(str(operator.reference), reference, count=_none))
-        if compiled is not None and has_kernel(own, compiled):
+        if compiled is not None:
             others.append(_case(_COMPILED_NAME, own, compiled))
-        cases = [*others, _case('addp_mm', own, ours)]
-        found = {case.name: difference(operator.name, cases[-1], case) for case in others}
+        found = differences(operator.name, mine, others)
+        cases = [*(case for case in others if case.name in found), mine]
         notes = dict(operator=operator.name, sizes=operator.sizes, differences=found)
         yield Group(f'{operator.name}: {operator.sizes}', cases, notes)
 
@@ -89,29 +90,33 @@ def _case(name: str, call: Call, extension: ModuleType) -> Case:
     return Case(name, call, count=_none, begin=lambda: stack.enter_context(calling(extension)), end=stack.close)
 
 
-def has_kernel(call: Call, extension: ModuleType) -> bool:
-    """Whether an extension has the operators of a call for its device."""
-    try:
-        with calling(extension):
-            call()
-    except RuntimeError as error:
-        if 'implementation for device' in str(error):
-            return False
-        raise
-    return True
+def differences(name: str, ours: Case, others: Sequence[Case]) -> dict[str, float]:
+    """The largest difference of our results and those of each other case that has a kernel.
 
+    Args:
+        name: Of the operator.
+        ours: Our case.
+        others: The other cases. A compiled mmcv has no kernels of some operators for some devices.
 
-def difference(name: str, ours: Case, other: Case) -> float:
-    """The largest difference of the results of two cases, each as a share of its largest value.
+    Returns:
+        Differences by the names of the cases, each as a share of the largest value of its tensor.
 
     Raises:
-        DifferentResultsError: It is larger than :data:`TOLERANCE`, or shapes differ.
+        DifferentResultsError: One is larger than :data:`TOLERANCE`, or shapes differ.
     """
-    one, two = _results(ours), _results(other)
-    agree = [a.shape for a in one] == [b.shape for b in two]
-    found = max((_share(a, b) for a, b in zip(one, two, strict=True)), default=0.0) if agree else float('inf')
-    if not found <= TOLERANCE:
-        raise DifferentResultsError(f'{name}: the results of addp_mm and of {other.name} differ by {found:.2g}')
+    mine, found = _results(ours), {}
+    for other in others:
+        try:
+            theirs = _results(other)
+        except RuntimeError as error:
+            if 'implementation for device' not in str(error):
+                raise
+            continue
+        agree = [a.shape for a in mine] == [b.shape for b in theirs]
+        apart = max(map(_share, mine, theirs), default=0.0) if agree else float('inf')
+        if not apart <= TOLERANCE:
+            raise DifferentResultsError(f'{name}: the results of addp_mm and of {other.name} differ by {apart:.2g}')
+        found[other.name] = apart
     return found
 
 

@@ -54,7 +54,8 @@ def contour_expand(make: Inputs):
     """4 kernels of 16 words on a map of 184 x 184."""
     text, labels = _words(make, make.size(184, 16))
     kernels = torch.stack([text, text & (make.rand(*text.shape) < 0.9), text, labels > 0]).byte()
-    return lambda: torch.tensor(ops.contour_expand(kernels, labels, 2, 4)), None
+    number = int(labels.max()) + 1
+    return lambda: torch.tensor(ops.contour_expand(kernels, labels, 2, number)), None
 
 
 @measured(None)

@@ -74,7 +74,9 @@ def _greedy_keep(boxes: Tensor, threshold: float, offset: int) -> Tensor:
 
 
 def keep_by_blocks(boxes: Tensor, exceeds: Callable[[Tensor, Tensor], Tensor], block_size: int) -> Tensor:
-    """Mark the boxes that are kept. Each block is copied to the CPU once.
+    """Mark the boxes that are kept.
+
+    A block are the best boxes that no block before has suppressed. It is copied to the CPU once.
 
     Args:
         boxes: (N, any number of columns), best first.
@@ -84,21 +86,19 @@ def keep_by_blocks(boxes: Tensor, exceeds: Callable[[Tensor, Tensor], Tensor], b
     Returns:
         (N,) bool.
     """
-    keep = torch.ones(len(boxes), dtype=torch.bool, device=boxes.device)
-    for start in range(0, len(boxes), block_size):
-        end = start + block_size
-        left = start + keep[start:end].nonzero()[:, 0]
-        block = boxes[left]
-        inner = exceeds(block, block).triu(1).cpu().numpy()
+    keep = torch.zeros(len(boxes), dtype=torch.bool, device=boxes.device)
+    left = torch.arange(len(boxes), device=boxes.device)
+    while len(left):
+        block, left = left[:block_size], left[block_size:]
+        inner = exceeds(boxes[block], boxes[block]).triu(1).cpu().numpy()
         on_cpu = np.ones(len(block), dtype=bool)
         for row, hits in enumerate(inner):
             if on_cpu[row]:
-                on_cpu = on_cpu & ~hits
-        alive = torch.from_numpy(on_cpu).to(boxes.device)
-        keep[left] = alive
-        later = end + keep[end:].nonzero()[:, 0]
-        if len(later):
-            keep[later] = ~exceeds(block[alive], boxes[later]).any(0)
+                on_cpu &= ~hits
+        kept = block[torch.from_numpy(on_cpu).to(boxes.device)]
+        keep[kept] = True
+        if len(left):
+            left = left[~exceeds(boxes[kept], boxes[left]).any(0)]
     return keep
 
 

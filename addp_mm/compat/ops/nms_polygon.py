@@ -11,7 +11,7 @@ from .box_iou_polygon import Boxes, overlaps, quadrilaterals, rotated_boxes
 from .common import compute_dtype, mmcv_op
 from .nms import keep_by_blocks
 
-_BLOCK = 128
+_BLOCK = 64
 
 
 @mmcv_op
