@@ -20,6 +20,7 @@ STARTS_WITH_COMMAND = (
     'timm_backbones',
     'own_data',
     'installation',
+    'mmcv_without_a_compiler',
     'cluster',
     'checkpoints',
     'schedules',
