@@ -15,6 +15,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 CONFTEST = """
@@ -40,12 +41,12 @@ REPLACED = (
 )
 
 
-def parse_args() -> tuple[argparse.Namespace, list[str]]:
+def parse_args(argv: Sequence[str] | None = None) -> tuple[argparse.Namespace, list[str]]:
     """Read the command line: own options, and those of pytest."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('mmcv', type=Path, help="folder of mmcv's repository; its tests/ and nothing else is read")
     parser.add_argument('--device', help='device that takes the place of CUDA, such as cpu [none: tests as they are]')
-    return parser.parse_known_args()
+    return parser.parse_known_args(argv)
 
 
 def main() -> None:
