@@ -52,12 +52,29 @@ def test_without_the_patch_furthest_points_fail():
         cls.forward.__wrapped__(None, points(), 2)
 
 
+def carafe_naive_function(asserts):
+    class CARAFENaiveFunction:
+        @staticmethod
+        def backward(ctx, grad_output):
+            assert grad_output.is_cuda or not asserts
+            return torch.zeros_like(ctx.saved_tensors[0])
+
+    return CARAFENaiveFunction
+
+
+@pytest.mark.parametrize('context', [torch.no_grad, torch.inference_mode, lambda: torch.device('meta')])
+def test_the_patches_can_be_made_where_there_are_no_gradients(context):
+    with context():
+        module = module_with(CARAFENaiveFunction=carafe_naive_function(True), ext_module=None)
+        assert patch_carafe_naive(module)
+
+
 @pytest.mark.parametrize(
     'patch, name, function',
     [
         (patch_current_device, 'knn', lambda k, xyz: None),
         (patch_furthest_points, 'furthest_point_sample', lambda xyz, number: None),
-        (patch_carafe_naive, 'carafe_naive', lambda features, *_: features),
+        (patch_carafe_naive, 'CARAFENaiveFunction', carafe_naive_function(False)),
     ],
 )
 def test_functions_without_the_fault_stay(patch, name, function):
