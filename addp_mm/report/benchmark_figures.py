@@ -70,14 +70,7 @@ def error_scatter(title: str, points: Mapping[str, tuple[Interval, Interval]], x
             ms=5,
             label=short_name(name),
         )
-    ax.set_title(title, fontsize=10, loc='left', fontweight='bold')
-    ax.set_xlabel(x_label, fontsize=8, color=SOFT)
-    ax.set_ylabel(y_label, fontsize=8, color=SOFT)
-    ax.margins(0.2)
-    plain_axes(ax, 'both')
-    # names beside the points would overlap where backbones are alike
-    figure.legend(loc='outside right upper', frameon=False, fontsize=8)
-    return svg_picture(figure, f'{y_label} against {x_label}: {title}')
+    return _scatter(figure, ax, title, x_label, y_label, margins=0.2)
 
 
 def run_scatter(title: str, points: Mapping[str, Sequence[tuple[float, float]]], x_label: str, y_label: str) -> Picture:
@@ -96,11 +89,17 @@ def run_scatter(title: str, points: Mapping[str, Sequence[tuple[float, float]]],
         x, y = zip(*runs, strict=True)
         ax.scatter(x, y, 14, alpha=0.5, edgecolor='none', **style)
         ax.scatter([fmean(x)], [fmean(y)], 60, edgecolor='#333333', linewidth=0.8, label=short_name(name), **style)
+    return _scatter(figure, ax, title, x_label, y_label, margins=0.1)
+
+
+def _scatter(figure: MatplotlibFigure, ax: Any, title: str, x_label: str, y_label: str, margins: float) -> Picture:
+    """Finish a chart of points: title, axes, and a legend beside it."""
     ax.set_title(title, fontsize=10, loc='left', fontweight='bold')
     ax.set_xlabel(x_label, fontsize=8, color=SOFT)
     ax.set_ylabel(y_label, fontsize=8, color=SOFT)
-    ax.margins(0.1)
+    ax.margins(margins)
     plain_axes(ax, 'both')
+    # names beside the points would overlap where points are alike
     figure.legend(loc='outside right upper', frameon=False, fontsize=8)
     return svg_picture(figure, f'{y_label} against {x_label}: {title}')
 
