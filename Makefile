@@ -5,6 +5,8 @@ STACK ?= openmmlab
 ifeq ($(filter $(STACK),openmmlab onedl),)
 $(error STACK is $(STACK); it can be openmmlab (the original packages) or onedl (the maintained forks))
 endif
+# mmrotate for the stack: docs/compat.md
+ROTATED := $(if $(filter onedl,$(STACK)),rotated-onedl,rotated)
 VENV ?= $(if $(filter onedl,$(STACK)),.venv-onedl,.venv)
 DEMO_ARGS ?=
 TEST_ARGS ?=
@@ -41,7 +43,7 @@ $(READY): setup.cfg pyproject.toml setup.py | $(BIN)/python
 	@echo 'Installing into $(VENV); PyTorch is large, so this takes a few minutes the first time.'
 	@$(BIN)/python -c 'import pip' 2>/dev/null || $(BIN)/python -m ensurepip  # an interrupted make left no pip
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet --upgrade 'pip>=23'
-	$(BIN)/python -m pip install --disable-pip-version-check --quiet --editable '.[$(STACK),dev]'
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet --editable '.[$(STACK),$(ROTATED),dev]'
 	@$(BIN)/python -c 'import cv2' 2>/dev/null || { echo 'opencv-python cannot be imported (no libGL?): installing the headless build'; \
 		$(BIN)/python -m pip uninstall --quiet --yes opencv-python && \
 		$(BIN)/python -m pip install --disable-pip-version-check --quiet --force-reinstall --no-deps opencv-python-headless; }
@@ -62,7 +64,7 @@ lint: $(READY)
 
 docs: $(READY)
 	@$(BIN)/python -c 'import furo, myst_parser, sphinx_copybutton, sphinx_design' 2>/dev/null || \
-		$(BIN)/python -m pip install --disable-pip-version-check --quiet --editable '.[$(STACK),dev,docs]'
+		$(BIN)/python -m pip install --disable-pip-version-check --quiet --editable '.[$(STACK),$(ROTATED),dev,docs]'
 	$(BIN)/python -m sphinx -W --keep-going -b html docs build/docs
 
 clean:

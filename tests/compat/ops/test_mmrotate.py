@@ -1,7 +1,7 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Detectors of rotated boxes of mmrotate, at a tiny size, train a step and predict.
 
-Needs mmrotate, which no other part of the project needs: docs/compat.md says how to install it.
+Needs mmrotate: the extra rotated, or rotated-onedl with the forks.
 """
 
 import numpy as np
@@ -10,7 +10,7 @@ import torch
 from helpers.tiny_stock import CLASSES, build, check_step, predict, read
 from helpers.watched_operators import DEFORM, NMS, ROI, Uses, operator, operators
 
-pytest.importorskip('mmrotate', reason='needs mmrotate, see docs/compat.md')
+pytest.importorskip('mmrotate', reason="needs mmrotate: pip install -e '.[rotated]'")
 pytestmark = pytest.mark.slow
 
 OVERLAPS = operators('box_iou_rotated')
