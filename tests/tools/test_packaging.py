@@ -89,9 +89,9 @@ def test_make_keeps_the_stacks_apart():
     def make(*arguments):
         return subprocess.run(['make', '-C', ROOT, '-n', *arguments], capture_output=True, text=True, env=environ)
 
-    assert "'.[openmmlab,dev]'" in make('setup', '-B').stdout
+    assert "'.[openmmlab,rotated,dev]'" in make('setup', '-B').stdout
     onedl = make('setup', '-B', 'STACK=onedl').stdout
-    assert "'.[onedl,dev]'" in onedl
+    assert "'.[onedl,rotated-onedl,dev]'" in onedl
     assert '.venv/' not in onedl
     assert '.venv-onedl/bin/python' in onedl
     refused = make('setup', 'STACK=mmcv')
